@@ -1,0 +1,138 @@
+"""Where a command runs: its repository, GitHub, MLflow, the machine. The environment is read here, once.
+
+Commands get a frozen :class:`Context`; nothing further down looks at ``os.environ``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlp_ci.errors import InputError, OutsideError
+
+GITHUB_API = "https://api.github.com"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GitHubPlace:
+    """A repository on GitHub (or on the sandbox's forge) and, in a job, the event that started it."""
+
+    owner: str
+    repo: str
+    api_url: str = GITHUB_API
+    server_url: str = "https://github.com"
+    token: str = field(default="", repr=False)
+    event_name: str = ""
+    event: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    sha: str = ""
+    ref: str = ""
+    run_id: str = ""
+    actor: str = ""
+
+    @property
+    def full_name(self) -> str:
+        return f"{self.owner}/{self.repo}"
+
+    @property
+    def run_url(self) -> str:
+        """The page of the workflow run; empty outside a job."""
+        return f"{self.server_url}/{self.full_name}/actions/runs/{self.run_id}" if self.run_id else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """All that a command may know about where it runs.
+
+    ``work`` holds what can be thrown away (downloads, training output); ``serve_home`` is the state of the local
+    serving target; ``prediction_log`` the root of the prediction log.
+    """
+
+    repo: Path
+    work: Path
+    serve_home: Path
+    prediction_log: Path
+    platform_file: Path | None = None
+    tracking_uri: str = ""
+    github: GitHubPlace | None = None
+    in_job: bool = False
+
+    def require_github(self, purpose: str) -> GitHubPlace:
+        """GitHub with a token; raises InputError that says how to give one."""
+        if self.github is None:
+            msg = f"{purpose} needs GitHub, and this repository is on none that mlp-ci knows"
+            fix = "add a remote named origin, or set GITHUB_REPOSITORY=owner/name and GITHUB_API_URL"
+            raise InputError(msg, fix=fix)
+        if not self.github.token:
+            msg = f"{purpose} needs a GitHub token"
+            raise InputError(msg, fix="set GITHUB_TOKEN (in a workflow: the action's `token` input)")
+        return self.github
+
+
+def load_context(
+    path: Path, *, platform_file: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Context:
+    """Read the environment. ``path`` is the folder of the model repository."""
+    repo = path.resolve()
+    if not repo.is_dir():
+        msg = f"{path} is not a folder"
+        raise InputError(msg, fix="pass the folder of the model repository with --path")
+    state = Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/") / ".local" / "state")
+    serve_home = Path(environ.get("MLP_SERVE_HOME") or state / "mlp-ci" / "serve")
+    platform = platform_file or (Path(environ["MLP_PLATFORM"]) if environ.get("MLP_PLATFORM") else None)
+    return Context(
+        repo=repo,
+        work=Path(environ.get("MLP_WORK") or repo / ".mlp"),
+        serve_home=serve_home,
+        prediction_log=Path(environ.get("MLP_PREDICTION_LOG") or serve_home / "log"),
+        platform_file=platform,
+        tracking_uri=environ.get("MLFLOW_TRACKING_URI", ""),
+        github=_github(repo, environ),
+        in_job=environ.get("GITHUB_ACTIONS") == "true",
+    )
+
+
+def _github(repo: Path, environ: Mapping[str, str]) -> GitHubPlace | None:
+    token = environ.get("GITHUB_TOKEN") or environ.get("GH_TOKEN") or ""
+    full_name = environ.get("GITHUB_REPOSITORY", "")
+    server = environ.get("GITHUB_SERVER_URL", "").rstrip("/")
+    if not full_name:
+        from mlp_ci.git import origin
+
+        remote = origin(repo)
+        if remote is None:
+            return None
+        server, full_name = server or remote[0], remote[1]
+    owner, _, name = full_name.partition("/")
+    if not owner or not name:
+        msg = f"GITHUB_REPOSITORY is {full_name!r}"
+        raise InputError(msg, fix="it must be owner/name")
+    server = server or "https://github.com"
+    default_api = GITHUB_API if server == "https://github.com" else f"{server}/api/v3"
+    return GitHubPlace(
+        owner=owner,
+        repo=name,
+        api_url=(environ.get("GITHUB_API_URL") or default_api).rstrip("/"),
+        server_url=server,
+        token=token,
+        event_name=environ.get("GITHUB_EVENT_NAME", ""),
+        event=_event(environ.get("GITHUB_EVENT_PATH", "")),
+        sha=environ.get("GITHUB_SHA", ""),
+        ref=environ.get("GITHUB_REF", ""),
+        run_id=environ.get("GITHUB_RUN_ID", ""),
+        actor=environ.get("GITHUB_ACTOR", ""),
+    )
+
+
+def _event(path: str) -> Mapping[str, Any]:
+    if not path or not Path(path).is_file():
+        return {}
+    try:
+        event = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"the event at {path} cannot be read: {error}"
+        raise OutsideError(msg, fix="run the job again") from error
+    return event if isinstance(event, dict) else {}

@@ -1,0 +1,347 @@
+"""What a command found, as data, and the three ways to show it: text, JSON, GitHub.
+
+The only writer of ``::annotations::`` and of the ``GITHUB_OUTPUT`` and ``GITHUB_STEP_SUMMARY`` files. Domain
+code returns a :class:`Report`; it never prints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TextIO
+
+from mlp_ci.errors import MlpError, Problem, SpecError
+
+# GitHub shows ten annotations of a kind per step and drops the rest.
+ANNOTATIONS_PER_STEP = 10
+SUMMARY_LIMIT = 1024 * 1024
+
+
+class Outcome(StrEnum):
+    """What a check says. ``inconclusive``: the data does not decide; ``skip``: not asked, with a reason."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    SKIP = "skip"
+    INCONCLUSIVE = "inconclusive"
+
+
+SYMBOLS = {
+    Outcome.PASS: "✓",
+    Outcome.FAIL: "✗",
+    Outcome.SKIP: "–",
+    Outcome.INCONCLUSIVE: "?",
+}
+STYLES = {
+    Outcome.PASS: "green",
+    Outcome.FAIL: "bold red",
+    Outcome.SKIP: "dim",
+    Outcome.INCONCLUSIVE: "yellow",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One check's result. ``check`` names the rule, ``subject`` what it looked at (a column, a gate, a person)."""
+
+    check: str
+    outcome: Outcome
+    message: str
+    subject: str = ""
+    fix: str = ""
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    severity: str = "error"  # error | warning | notice; only matters when the outcome is not pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table for people. ``rows`` hold strings, numbers, None or Outcome; each row is as long as ``columns``."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(kw_only=True)
+class Report:
+    """All that a command has to say.
+
+    ``headline`` is the one sentence to read if one reads only one. ``outputs`` become the action's outputs;
+    ``data`` is the machine's copy (``--format json``); ``links`` are (title, address or path) pairs.
+    """
+
+    command: str
+    headline: str
+    outcome: Outcome = Outcome.PASS
+    findings: list[Finding] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    outputs: dict[str, str] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    links: list[tuple[str, str]] = field(default_factory=list)
+    exit_code: int | None = None  # None: 3 for fail and inconclusive, else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as plain JSON values."""
+        return {
+            "command": self.command,
+            "outcome": str(self.outcome),
+            "headline": self.headline,
+            "findings": [asdict(f) for f in self.findings],
+            "outputs": self.outputs,
+            "data": self.data,
+            "links": [{"title": t, "address": a} for t, a in self.links],
+        }
+
+
+def worst(outcomes: Sequence[Outcome]) -> Outcome:
+    """The outcome of the whole: fail before inconclusive before pass; skip when there was nothing else."""
+    for candidate in (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.PASS):
+        if candidate in outcomes:
+            return candidate
+    return Outcome.SKIP
+
+
+# ---------------------------------------------------------------- text
+
+
+def print_text(report: Report, stream: TextIO | None = None) -> None:
+    """Show a report to a person on a terminal (or, without colour, in a log)."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    for finding in report.findings:
+        if finding.outcome is Outcome.PASS and len(report.findings) > 25:
+            continue
+        where = f"[dim]{escape(_where(finding))}[/dim] " if finding.file else ""
+        subject = f"[bold]{escape(finding.subject)}[/bold] " if finding.subject else ""
+        style = "yellow" if _is_warning(finding) else STYLES[finding.outcome]
+        console.print(
+            f"  [{style}]{SYMBOLS[finding.outcome]}[/] {where}{subject}{escape(finding.message)}"
+            f" [dim]({escape(finding.check)})[/dim]"
+        )
+        if finding.fix and finding.outcome is not Outcome.PASS:
+            console.print(f"      [cyan]→[/cyan] {escape(finding.fix)}")
+    for table in report.tables:
+        console.print(_rich_table(table))
+    style = STYLES[report.outcome]
+    console.print(f"[{style}]{SYMBOLS[report.outcome]}[/] [bold]{escape(report.headline)}[/bold]")
+    for title, address in report.links:
+        console.print(f"  {escape(title)}: [cyan]{escape(address)}[/cyan]")
+
+
+def _rich_table(table: Table) -> Any:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table as RichTable
+
+    drawn = RichTable(title=table.title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for index, name in enumerate(table.columns):
+        numeric = bool(table.rows) and all(
+            isinstance(r[index], int | float) or r[index] is None for r in table.rows
+        )
+        drawn.add_column(escape(name), justify="right" if numeric else "left")
+    for row in table.rows:
+        cells = (
+            f"[{STYLES[c]}]{SYMBOLS[c]} {c}[/]" if isinstance(c, Outcome) else escape(cell_text(c)) for c in row
+        )
+        drawn.add_row(*cells)
+    return drawn
+
+
+def cell_text(cell: Any) -> str:
+    """A table cell for people: four significant digits for floats, thousands separated, nothing for None."""
+    if cell is None:
+        return ""
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:,.4g}" if abs(cell) < 1000 else f"{cell:,.0f}"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return str(cell)
+
+
+def print_error(error: MlpError, stream: TextIO | None = None) -> None:
+    """Show an expected failure: what, why, how to mend; with the offending lines for input files."""
+    from rich.console import Console
+    from rich.markup import escape
+
+    console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+    problems = error.problems if isinstance(error, SpecError) else ()
+    for problem in problems:
+        console.print(f"[bold red]✗[/] [bold]{escape(problem.where)}[/bold] {escape(problem.what)}")
+        if problem.excerpt:
+            gutter = f"{problem.line:>5} | "
+            console.print(f"[dim]{gutter}[/dim]{escape(problem.excerpt)}")
+            if problem.column:
+                console.print(" " * (len(gutter) + problem.column - 1) + "[red]^[/red]")
+        if problem.fix:
+            console.print(f"      [cyan]→[/cyan] {escape(problem.fix)}")
+    if problems:
+        plural = "s" if len(problems) != 1 else ""
+        console.print(f"[bold]{len(problems)} problem{plural}[/bold]")
+        return
+    where = f"[dim]{escape(error.where)}[/dim] " if error.where else ""
+    console.print(f"[bold red]✗[/] {where}[bold]{escape(error.what)}[/bold]")
+    if error.why:
+        console.print(f"  why: {escape(error.why)}")
+    if error.fix:
+        console.print(f"  [cyan]fix:[/cyan] {escape(error.fix)}")
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def print_json(value: Mapping[str, Any], stream: TextIO | None = None) -> None:
+    """One JSON document on stdout and nothing else."""
+    json.dump(value, stream or sys.stdout, indent=2, default=str, ensure_ascii=False)
+    (stream or sys.stdout).write("\n")
+
+
+def error_as_dict(command: str, error: MlpError) -> dict[str, Any]:
+    """An expected failure in the shape of a report, so that a reader of ``--format json`` needs one parser."""
+    problems = error.problems if isinstance(error, SpecError) else (_as_problem(error),)
+    return {
+        "command": command,
+        "outcome": str(Outcome.FAIL),
+        "headline": error.what,
+        "error": {
+            "kind": type(error).__name__,
+            "exit_code": error.exit_code,
+            "what": error.what,
+            "why": error.why,
+            "fix": error.fix,
+            "problems": [asdict(p) for p in problems],
+        },
+    }
+
+
+# ---------------------------------------------------------------- GitHub
+
+
+def on_github(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process runs in a job of GitHub Actions (or of the sandbox's runner)."""
+    return environ.get("GITHUB_ACTIONS") == "true"
+
+
+def escape_data(text: str) -> str:
+    """Escape the message of a workflow command."""
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def escape_property(text: str) -> str:
+    """Escape a property (file, title) of a workflow command."""
+    return escape_data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def annotate_report(report: Report, stream: TextIO | None = None) -> None:
+    """Annotations for what did not pass, the worst ten of each kind; the rest is in the summary."""
+    for severity in ("error", "warning", "notice"):
+        chosen = [
+            f
+            for f in report.findings
+            if f.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE) and f.severity == severity
+        ]
+        for finding in chosen[:ANNOTATIONS_PER_STEP]:
+            subject = f"{finding.subject}: " if finding.subject else ""
+            message = subject + finding.message + (f"\nFix: {finding.fix}" if finding.fix else "")
+            _annotate(severity, message, finding.check, finding, stream)
+
+
+def annotate_error(error: MlpError, stream: TextIO | None = None) -> None:
+    """Annotations for an expected failure, one per problem."""
+    problems = error.problems if isinstance(error, SpecError) else (_as_problem(error),)
+    for problem in problems[:ANNOTATIONS_PER_STEP]:
+        message = problem.what
+        if not isinstance(error, SpecError) and error.why:
+            message += f"\nWhy: {error.why}"
+        _annotate("error", message + (f"\nFix: {problem.fix}" if problem.fix else ""), "mlp-ci", problem, stream)
+
+
+def _annotate(kind: str, message: str, title: str, place: Finding | Problem, stream: TextIO | None) -> None:
+    properties = [f"title={escape_property(title)}"]
+    if place.file:
+        properties.append(f"file={escape_property(place.file)}")
+        properties += [f"line={place.line}"] if place.line else []
+        properties += [f"col={place.column}"] if place.column else []
+    print(f"::{kind} {','.join(properties)}::{escape_data(message)}", file=stream or sys.stdout, flush=True)
+
+
+def write_outputs(outputs: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> None:
+    """Append step outputs to ``GITHUB_OUTPUT``; a random delimiter keeps hostile values from adding outputs."""
+    file = environ.get("GITHUB_OUTPUT")
+    if not file:
+        return
+    with Path(file).open("a", encoding="utf-8") as stream:
+        for key, value in outputs.items():
+            delimiter = f"mlp_{secrets.token_hex(16)}"
+            stream.write(f"{key}<<{delimiter}\n{value}\n{delimiter}\n")
+
+
+def write_summary(markdown: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Append to the job summary, kept under GitHub's 1 MiB per step (over it, GitHub drops all of it)."""
+    file = environ.get("GITHUB_STEP_SUMMARY")
+    if not file:
+        return
+    encoded = markdown.encode()
+    if len(encoded) > SUMMARY_LIMIT - 1024:
+        markdown = encoded[: SUMMARY_LIMIT - 1024].decode(errors="ignore") + "\n\n… cut at GitHub's limit of 1 MiB\n"
+    with Path(file).open("a", encoding="utf-8") as stream:
+        stream.write(markdown + "\n")
+
+
+def markdown(report: Report, *, heading: str = "###") -> str:
+    """A report as GitHub-flavoured Markdown, for job summaries, comments and PR bodies."""
+    lines = [f"{heading} {SYMBOLS[report.outcome]} {report.command}: {markdown_cell(report.headline)}", ""]
+    failed = [f for f in report.findings if f.outcome is not Outcome.PASS]
+    for finding in failed:
+        subject = f"`{finding.subject}` " if finding.subject else ""
+        lines.append(f"- {SYMBOLS[finding.outcome]} {subject}{markdown_cell(finding.message)} ({finding.check})")
+        if finding.fix:
+            lines.append(f"  - {markdown_cell(finding.fix)}")
+    if failed:
+        lines.append("")
+    for table in report.tables:
+        lines += [markdown_table(table), ""]
+    for title, address in report.links:
+        shown = f"[{title}]({address})" if "://" in address else f"{title}: `{address}`"
+        lines.append(f"- {shown}")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """One table as GitHub-flavoured Markdown; hostile cells cannot break out of their cell."""
+    lines = [f"**{table.title}**", ""] if table.title else []
+    lines.append("| " + " | ".join(markdown_cell(c) for c in table.columns) + " |")
+    lines.append("|" + "---|" * len(table.columns))
+    for row in table.rows:
+        cells = (f"{SYMBOLS[c]} {c}" if isinstance(c, Outcome) else markdown_cell(cell_text(c)) for c in row)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def markdown_cell(text: str) -> str:
+    """Text that cannot end a table cell, open a tag or mention a person."""
+    flat = " ".join(text.split())
+    return flat.replace("|", "\\|").replace("<", "&lt;").replace("@", "@\u2060")
+
+
+def _where(finding: Finding) -> str:
+    return ":".join([finding.file, *(str(n) for n in (finding.line, finding.column) if n)])
+
+
+def _is_warning(finding: Finding) -> bool:
+    return finding.outcome is Outcome.FAIL and finding.severity != "error"
+
+
+def _as_problem(error: MlpError) -> Problem:
+    return Problem(what=error.what, file=error.file, line=error.line, column=error.column, fix=error.fix)

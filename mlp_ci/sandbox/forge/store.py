@@ -1,0 +1,148 @@
+"""The forge's memory: SQLite behind typed records. Every change is in a transaction; a killed process loses nothing committed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlp_ci import clock
+from mlp_ci.sandbox.forge.records import Record, Repo, User, ddl
+
+R = TypeVar("R", bound=Record)
+
+
+class Refusal(Exception):
+    """The forge says no: an HTTP status, GitHub's message and, for 422, its list of errors."""
+
+    def __init__(self, status: int, message: str, errors: list[Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.errors = errors
+
+
+def invalid(resource: str, field: str, code: str = "invalid", message: str = "") -> Refusal:
+    """GitHub's 422 for one field; ``code``: missing | missing_field | invalid | already_exists | custom."""
+    error = {"resource": resource, "field": field, "code": code}
+    if message:
+        error["message"] = message
+    return Refusal(422, "Validation Failed", [error])
+
+
+def stamp() -> str:
+    """The clock's instant as GitHub writes it."""
+    return clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Store:
+    """Typed access to the SQLite file at ``path``. Safe to share between threads; other processes may open it too."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.touch(mode=0o600)
+        self._lock = threading.RLock()
+        self._depth = 0
+        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.executescript(ddl())
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    @contextmanager
+    def tx(self) -> Iterator[None]:
+        """A write transaction; nested ones join the outer."""
+        with self._lock:
+            if self._depth == 0:
+                self._db.execute("BEGIN IMMEDIATE")
+            self._depth += 1
+            try:
+                yield
+            except BaseException:
+                self._depth -= 1
+                if self._depth == 0:
+                    self._db.execute("ROLLBACK")
+                raise
+            self._depth -= 1
+            if self._depth == 0:
+                self._db.execute("COMMIT")
+
+    def find(self, kind: type[R], where: str = "1", *args: Any, order: str = "id") -> list[R]:
+        """All rows of ``kind`` that match the SQL condition ``where`` (with ``?`` for ``args``)."""
+        sql = f"SELECT * FROM {kind.TABLE} WHERE {where} ORDER BY {order}"  # noqa: S608 - no outside text in it
+        with self._lock:
+            rows = self._db.execute(sql, args).fetchall()
+        return [_record(kind, row) for row in rows]
+
+    def first(self, kind: type[R], where: str, *args: Any, order: str = "id") -> R | None:
+        rows = self.find(kind, where, *args, order=f"{order} LIMIT 1")
+        return rows[0] if rows else None
+
+    def get(self, kind: type[R], id: int) -> R:
+        """The row that must exist; a missing one is a bug, not an answer."""
+        row = self.first(kind, "id = ?", id)
+        if row is None:
+            raise KeyError(f"{kind.__name__} {id}")
+        return row
+
+    def count(self, kind: type[Record], where: str = "1", *args: Any) -> int:
+        with self._lock:
+            sql = f"SELECT COUNT(*) FROM {kind.TABLE} WHERE {where}"  # noqa: S608 - no outside text in it
+            return int(self._db.execute(sql, args).fetchone()[0])
+
+    def insert(self, kind: type[R], **values: Any) -> R:
+        columns = ", ".join(values)
+        marks = ", ".join("?" * len(values))
+        with self.tx():
+            sql = f"INSERT INTO {kind.TABLE} ({columns}) VALUES ({marks})"  # noqa: S608 - columns come from code
+            row = self._db.execute(sql, [_column(v) for v in values.values()])
+            return self.get(kind, row.lastrowid or 0)
+
+    def update(self, record: R, **values: Any) -> R:
+        """Change columns of ``record``'s row; gives the row as it is now."""
+        kind = type(record)
+        sets = ", ".join(f"{name} = ?" for name in values)
+        with self.tx():
+            sql = f"UPDATE {kind.TABLE} SET {sets} WHERE id = ?"  # noqa: S608 - columns come from code
+            self._db.execute(sql, [*(_column(v) for v in values.values()), record.id])
+            return self.get(kind, record.id)
+
+    def delete(self, kind: type[Record], where: str, *args: Any) -> int:
+        with self.tx():
+            sql = f"DELETE FROM {kind.TABLE} WHERE {where}"  # noqa: S608 - no outside text in it
+            return self._db.execute(sql, args).rowcount
+
+    def user(self, login: str) -> User | None:
+        return self.first(User, "login = ? COLLATE NOCASE", login)
+
+    def repo(self, owner: str, name: str) -> Repo | None:
+        return self.first(Repo, "owner = ? COLLATE NOCASE AND name = ? COLLATE NOCASE", owner, name)
+
+
+def _column(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
+
+
+@cache
+def _converters(kind: type[Record]) -> dict[str, Callable[[Any], Any]]:
+    by_type: dict[str, Callable[[Any], Any]] = {"bool": bool, "Json": json.loads}
+    found = {f.name: by_type.get(str(f.type).partition(" | ")[0]) for f in fields(kind)}
+    return {name: convert for name, convert in found.items() if convert is not None}
+
+
+def _record(kind: type[R], row: sqlite3.Row) -> R:
+    values = dict(row)
+    for name, convert in _converters(kind).items():
+        if values[name] is not None:
+            values[name] = convert(values[name])
+    return kind(**values)

@@ -1,0 +1,47 @@
+"""The three files that people write: ``model.yaml``, ``promotion.yaml``, ``platform.yaml``.
+
+Owns their formats and nothing else: reading a file never looks at MLflow, GitHub or the data.
+"""
+
+from mlp_ci.spec.load import (
+    MODEL_FILE,
+    PLATFORM_FILE,
+    PROMOTION_FILE,
+    default_platform,
+    load_model,
+    load_platform,
+    load_promotion,
+    parse_model,
+    parse_platform,
+    parse_promotion,
+)
+from mlp_ci.spec.model import Column, Data, Gate, ModelSpec
+from mlp_ci.spec.platform import PlatformSpec, RunnerClass, Stage, TierPolicy
+from mlp_ci.spec.promotion import PromotionSpec, Quarantined, StageEntry, render_promotion
+from mlp_ci.spec.quantities import show_duration
+
+__all__ = [
+    "MODEL_FILE",
+    "PLATFORM_FILE",
+    "PROMOTION_FILE",
+    "Column",
+    "Data",
+    "Gate",
+    "ModelSpec",
+    "PlatformSpec",
+    "PromotionSpec",
+    "Quarantined",
+    "RunnerClass",
+    "Stage",
+    "StageEntry",
+    "TierPolicy",
+    "default_platform",
+    "load_model",
+    "load_platform",
+    "load_promotion",
+    "parse_model",
+    "parse_platform",
+    "parse_promotion",
+    "render_promotion",
+    "show_duration",
+]
