@@ -1,0 +1,59 @@
+# Everything a newcomer needs: make demo, make test. Each target sets up what it needs in .venv first.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+WORKERS ?= 2
+
+.PHONY: help demo test test-slow test-all lint format docs bench constraints setup clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+
+setup: $(READY) ## make .venv with everything in it
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "mlp-ci needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@command -v git >/dev/null || { echo "mlp-ci needs git: install it and run make again"; exit 2; }
+	@echo "Setting up .venv (once; about a minute)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
+	@touch $(READY)
+
+demo: $(READY) ## watch a real model go round the whole loop (ARGS="--keep" leaves it running)
+	@$(BIN)/mlp-ci sandbox demo $(ARGS)
+
+test: $(READY) ## the tests, under ten minutes
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m "not slow" $(ARGS)
+
+test-slow: $(READY) ## only the slow tests
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -m slow $(ARGS)
+
+test-all: $(READY) ## the tests with the slow ones
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+lint: $(READY) ## ruff, mypy, and the linters for workflows and actions
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python tools/lint_workflows.py
+
+format: $(READY) ## mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+docs: $(READY) ## write the reference pages and the JSON Schemas anew
+	@$(BIN)/python tools/reference.py
+
+bench: $(READY) ## every figure that decides, next to its rival
+	@$(BIN)/python -m bench $(ARGS)
+
+constraints: $(READY) ## resolve every dependency anew
+	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --output-file constraints.txt
+	@sed -i '1i # Every version that mlp-ci is tested with, with hashes. Made by `make constraints`; holds no index address.' constraints.txt
+
+clean: ## remove what make made
+	rm -rf .venv .cache .mypy_cache .ruff_cache .hypothesis demo
