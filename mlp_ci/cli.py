@@ -37,9 +37,7 @@ app = typer.Typer(
     "6 rolled back · 7 outside system failed · 130 interrupted",
 )
 
-PathOption = Annotated[
-    Path, typer.Option("--path", "-C", envvar="MLP_CI_PATH", help="Folder of the model repository.")
-]
+PathOption = Annotated[Path, typer.Option("--path", "-C", envvar="MLP_CI_PATH", help="Folder of the model repository.")]
 FormatOption = Annotated[
     str, typer.Option("--format", envvar="MLP_CI_FORMAT", help="text for people, json for programs.")
 ]
@@ -54,9 +52,7 @@ StageOption = Annotated[str | None, typer.Option("--stage", envvar="MLP_CI_STAGE
 SinceOption = Annotated[
     str | None, typer.Option("--since", envvar="MLP_CI_SINCE", help="Start, as 2026-01-31 or an ISO instant.")
 ]
-UntilOption = Annotated[
-    str | None, typer.Option("--until", envvar="MLP_CI_UNTIL", help="End; now, if not given.")
-]
+UntilOption = Annotated[str | None, typer.Option("--until", envvar="MLP_CI_UNTIL", help="End; now, if not given.")]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -339,7 +335,9 @@ def promote(
 
 @app.command(rich_help_panel=LOOP)
 def approvals(
-    pr: Annotated[int | None, typer.Option("--pr", envvar="MLP_CI_PR", help="Pull request; in a job, the event's.")] = None,
+    pr: Annotated[
+        int | None, typer.Option("--pr", envvar="MLP_CI_PR", help="Pull request; in a job, the event's.")
+    ] = None,
     commit: Annotated[
         str | None, typer.Option("--commit", envvar="MLP_CI_COMMIT", help="A commit on the default branch instead.")
     ] = None,
@@ -446,10 +444,10 @@ def cost(
 
 @app.command(rich_help_panel=LOOP)
 def retrain(
-    stage: Annotated[str, typer.Option("--stage", envvar="MLP_CI_STAGE", help="Stage whose alarm counts.")] = "production",
-    force: Annotated[
-        bool, typer.Option("--force", envvar="MLP_CI_FORCE", help="Propose it without an alarm.")
-    ] = False,
+    stage: Annotated[
+        str, typer.Option("--stage", envvar="MLP_CI_STAGE", help="Stage whose alarm counts.")
+    ] = "production",
+    force: Annotated[bool, typer.Option("--force", envvar="MLP_CI_FORCE", help="Propose it without an alarm.")] = False,
     reason: Annotated[str, typer.Option("--reason", envvar="MLP_CI_REASON", help="Why, for the body.")] = "",
     path: PathOption = Path(),
     output_format: FormatOption = "text",

@@ -72,9 +72,7 @@ class Context:
         return self.github
 
 
-def load_context(
-    path: Path, *, platform_file: Path | None = None, environ: Mapping[str, str] = os.environ
-) -> Context:
+def load_context(path: Path, *, platform_file: Path | None = None, environ: Mapping[str, str] = os.environ) -> Context:
     """Read the environment. ``path`` is the folder of the model repository."""
     repo = path.resolve()
     if not repo.is_dir():

@@ -145,14 +145,10 @@ def _rich_table(table: Table) -> Any:
 
     drawn = RichTable(title=table.title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, name in enumerate(table.columns):
-        numeric = bool(table.rows) and all(
-            isinstance(r[index], int | float) or r[index] is None for r in table.rows
-        )
+        numeric = bool(table.rows) and all(isinstance(r[index], int | float) or r[index] is None for r in table.rows)
         drawn.add_column(escape(name), justify="right" if numeric else "left")
     for row in table.rows:
-        cells = (
-            f"[{STYLES[c]}]{SYMBOLS[c]} {c}[/]" if isinstance(c, Outcome) else escape(cell_text(c)) for c in row
-        )
+        cells = (f"[{STYLES[c]}]{SYMBOLS[c]} {c}[/]" if isinstance(c, Outcome) else escape(cell_text(c)) for c in row)
         drawn.add_row(*cells)
     return drawn
 
@@ -247,9 +243,7 @@ def annotate_report(report: Report, stream: TextIO | None = None) -> None:
     """Annotations for what did not pass, the worst ten of each kind; the rest is in the summary."""
     for severity in ("error", "warning", "notice"):
         chosen = [
-            f
-            for f in report.findings
-            if f.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE) and f.severity == severity
+            f for f in report.findings if f.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE) and f.severity == severity
         ]
         for finding in chosen[:ANNOTATIONS_PER_STEP]:
             subject = f"{finding.subject}: " if finding.subject else ""

@@ -18,6 +18,7 @@ from mlp_ci.errors import Problem, SpecError
 
 SIZE_LIMIT = 256 * 1024
 DEPTH_LIMIT = 50
+PLAIN_TAGS = {"null", "bool", "int", "float", "str", "timestamp"}
 CONFLICT = re.compile(r"^(<{7} |={7}$|>{7} |\|{7} )")
 
 Path_ = tuple[str | int, ...]
@@ -53,6 +54,11 @@ class Document:
             excerpt=self.excerpt(mark.line),
             fix=fix,
         )
+
+    def start(self, path: Path_) -> Mark:
+        """Where a person looks for ``path``: at a value on the key's own line, else at the key."""
+        key, value = self.nearest(path, key=True), self.nearest(path, key=False)
+        return value if value.line == key.line else key
 
     def nearest(self, path: Path_, *, key: bool) -> Mark:
         """The mark of ``path``, or of its closest parent that stands in the file."""
@@ -150,15 +156,13 @@ def _build(document: Document, node: yaml.Node, path: Path_, problems: list[Prob
         return _build_mapping(document, node, path, problems)
     if isinstance(node, yaml.SequenceNode):
         return [_build(document, child, (*path, i), problems) for i, child in enumerate(node.value)]
-    if not node.tag.startswith("tag:yaml.org,2002:"):
+    if node.tag.removeprefix("tag:yaml.org,2002:") not in PLAIN_TAGS:
         problems.append(document.problem(f"the tag {node.tag} is not allowed", mark, "remove the tag"))
         return None
     return _scalar(document, node, mark, problems)
 
 
-def _build_mapping(
-    document: Document, node: yaml.MappingNode, path: Path_, problems: list[Problem]
-) -> dict[str, Any]:
+def _build_mapping(document: Document, node: yaml.MappingNode, path: Path_, problems: list[Problem]) -> dict[str, Any]:
     built: dict[str, Any] = {}
     for key_node, value_node in node.value:
         mark = Mark(key_node.start_mark.line + 1, key_node.start_mark.column + 1)

@@ -71,8 +71,20 @@ def _validated(document: Document, kind: type[Spec]) -> Spec:
     try:
         return kind.model_validate(value)
     except ValidationError as error:
-        problems = {_problem(document, kind, dict(item)) for item in error.errors(include_url=False)}
-        raise SpecError(sorted(problems, key=lambda p: (p.line, p.column, p.what))) from None
+        items = _one_per_place(document, [dict(item) for item in error.errors(include_url=False)])
+        raise SpecError([_problem(document, kind, item) for item in items]) from None
+
+
+def _one_per_place(document: Document, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One error for a value that fits no member of a union, where pydantic gives one per member."""
+    chosen: dict[Any, dict[str, Any]] = {}
+    for item in items:
+        if item["type"] == "too_short" and len(item["input"]):
+            continue  # pydantic counts only the good items of a list; the bad ones are reported themselves
+        path = _path_in_file(document, item["loc"])
+        of_a_union = item["type"] not in ("missing", "extra_forbidden", "value_error")
+        chosen.setdefault(path if of_a_union else (path, item["type"], item["loc"]), item)
+    return list(chosen.values())
 
 
 def _without_extensions(value: Any) -> Any:
@@ -107,12 +119,10 @@ def _problem(document: Document, kind: type[BaseModel], item: dict[str, Any]) ->
                 _did_you_mean(str(item["input"]), allowed, "allowed"),
             )
         case "value_error":
-            return document.problem(
-                f"{shown}: {item['msg'].removeprefix('Value error, ')}", document.nearest(path, key=False)
-            )
+            return document.problem(f"{shown}: {item['msg'].removeprefix('Value error, ')}", document.start(path))
         case _:
             return document.problem(
-                f"{shown}: {_lower_first(item['msg'])}, not {_short(item['input'])}",
+                f"{shown}: {_lower_first(item['msg'].removeprefix('Input '))}, not {_short(item['input'])}",
                 document.nearest(path, key=False),
                 _type_hint(item, path),
             )

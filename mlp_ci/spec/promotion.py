@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import yaml
 from pydantic import Field
 
 from mlp_ci.spec.quantities import ApiVersion, Digest, Name, Strict, VersionNumber
@@ -39,11 +40,11 @@ def render_promotion(promotion: PromotionSpec) -> str:
     lines = [
         "# Which version should be where. Changed by pull request only; see `mlp-ci promote --help`.",
         f"apiVersion: {promotion.api_version}",
-        f"model: {promotion.model}",
+        f"model: {_word(promotion.model)}",
         "stages:" if promotion.stages else "stages: {}",
     ]
     for stage, entry in promotion.stages.items():
-        lines += [f"  {stage}:", f"    version: {entry.version}", f'    digest: "{entry.digest}"']
+        lines += [f"  {_word(stage)}:", f"    version: {entry.version}", f'    digest: "{entry.digest}"']
     if promotion.quarantine:
         lines.append("quarantine:")
     for held in promotion.quarantine:
@@ -56,7 +57,10 @@ def render_promotion(promotion: PromotionSpec) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _quoted(text: str) -> str:
-    import json
+def _word(name: str) -> str:
+    """A name as YAML reads it back: in quotes where it would become a number, true or null."""
+    return name if yaml.safe_load(name) == name else _quoted(name)
 
-    return json.dumps(text, ensure_ascii=True)
+
+def _quoted(text: str) -> str:
+    return str(yaml.safe_dump(text, default_style='"', width=2**31)).strip()
