@@ -34,7 +34,16 @@ def run_zizmor(files: list[Path]) -> bool:
     config = ["--config", str(ROOT / ".github" / "zizmor.yml")]
     result = subprocess.run(
         # --strict-collection: a file that does not parse is a failure, not a file left out.
-        [command, "--offline", "--no-progress", "--quiet", "--strict-collection", "--persona=auditor", *config, *map(str, files)],
+        [
+            command,
+            "--offline",
+            "--no-progress",
+            "--quiet",
+            "--strict-collection",
+            "--persona=auditor",
+            *config,
+            *map(str, files),
+        ],
         cwd=ROOT,
         check=False,
     )

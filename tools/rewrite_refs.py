@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _USES = re.compile(
     r"(?P<head>^\s*(?:-\s+)?uses:\s*[\"']?)(?P<repository>[\w.-]+/mlp-ci)(?P<action>/actions/[\w-]+)@(?P<ref>[\w./-]+)",
@@ -23,7 +26,7 @@ _TARGET = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)@(?P<ref>[\w./-]+)")
 
 
 def rewrite(text: str, repository: str, ref: str) -> str:
-    """Return the workflow `text` with every reference to an mlp-ci action pointing at `repository` (owner/name) and `ref`."""
+    """Return `text` with every reference to an mlp-ci action naming `repository` (owner/name) and `ref`."""
     return _USES.sub(lambda use: f"{use['head']}{repository}{use['action']}@{ref}", text)
 
 
