@@ -1,0 +1,330 @@
+"""The only user of DVC: which digest git asks for, fetching exactly that, and tracking new data.
+
+DVC takes half a second to start, so it is not asked what its own files already say: digests are read from the
+``.dvc`` files, and a file that is there with the right digest is not fetched again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlp_ci.errors import InputError, OutsideError
+
+# Hashing runs at about 600 MB/s; below this size a note about an unchanged file saves nothing.
+NOTE_FROM_BYTES = 64 * 1024 * 1024
+PROBE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tracked:
+    """One output that DVC tracks: its path in the repository, its md5, and the file that says so."""
+
+    path: str
+    md5: str
+    said_in: str
+
+    @property
+    def digest(self) -> str:
+        return f"md5:{self.md5}"
+
+
+def tracked_digest(repo: Path, path: str) -> str:
+    """The digest that git asks for: ``md5:<hex>``, or ``md5:<hex>.dir`` for a folder and for a file inside one.
+
+    Raises InputError when DVC does not track ``path``.
+    """
+    return _tracked(repo, path).digest
+
+
+def pull(repo: Path, paths: Sequence[str]) -> dict[str, Path]:
+    """Bring exactly these files into the working tree, fetching only what is missing; path → absolute path.
+
+    Raises InputError for a file that is not tracked, was changed, was never pushed or is empty, and OutsideError
+    when the remote does not answer.
+    """
+    tracked = [_tracked(repo, path) for path in paths]
+    missing = sorted({t.path for t in tracked if not _is_here(repo, t)})
+    if missing:
+        _run_pull(repo, missing)
+    found = {path: repo / path for path in paths}
+    for path, file in found.items():
+        if not file.exists():
+            msg = f"{path} is not in the data that DVC fetched"
+            raise InputError(msg, fix=f"`dvc add {path}`, `dvc push`, and commit {path}.dvc")
+        if file.is_file() and file.stat().st_size == 0:
+            msg = f"{path} is an empty file"
+            why = "there is nothing to check and nothing to train on"
+            raise InputError(msg, why=why, fix=f"write the data, then `dvc add {path} && dvc push`")
+    return found
+
+
+def add_and_push(repo: Path, paths: Sequence[str]) -> list[str]:
+    """Track these files as they are now and push them; returns the ``.dvc`` files that changed, for git.
+
+    Pushes even when nothing changed, so that a run killed between the two steps is finished by the next one.
+    """
+    for path in paths:
+        if not (repo / path).exists():
+            msg = f"{path} does not exist"
+            raise InputError(msg, fix=f"write {path} first")
+    before = {path: _pointer_text(repo, path) for path in paths}
+    _check(_dvc(repo, "add", "--quiet", *paths), f"`dvc add {' '.join(paths)}`")
+    done = _dvc(repo, "push", *paths)
+    if done.returncode != 0:
+        raise _transfer_error(repo, "push", list(paths), _said(done))
+    return [f"{path}.dvc" for path in paths if _pointer_text(repo, path) != before[path]]
+
+
+# ---------------------------------------------------------------- what git asks for
+
+
+def _tracked(repo: Path, path: str) -> Tracked:
+    relative = PurePosixPath(path)
+    # The file itself first, then the folders it lies in: DVC may track a folder as one.
+    for candidate in (relative, *relative.parents):
+        if candidate == PurePosixPath("."):
+            break
+        found = _in_pointer(repo, str(candidate)) or _in_lock(repo, str(candidate))
+        if found:
+            return found
+    raise _not_tracked(repo, path)
+
+
+def _not_tracked(repo: Path, path: str) -> InputError:
+    why = "every run is tied to the digest of its data, and DVC is what keeps data by digest"
+    init = "" if (repo / ".dvc").is_dir() else "dvc init && "
+    fix = f"{init}dvc add {path} && dvc push && git add {path}.dvc && git commit -m 'Track {path}'"
+    if (repo / path).exists():
+        return InputError(f"{path} is not tracked by DVC", why=why, fix=fix)
+    what = f"{path} is not here and {path}.dvc does not exist: DVC does not track it"
+    return InputError(what, why=why, fix=f"correct the path in model.yaml, or write the file and: {fix}")
+
+
+def _in_pointer(repo: Path, path: str) -> Tracked | None:
+    pointer = repo / f"{path}.dvc"
+    if not pointer.is_file():
+        return None
+    value = _read_yaml(pointer, f"{path}.dvc")
+    base = PurePosixPath(path).parent / str(value.get("wdir", "."))
+    for out in _mappings(value.get("outs")):
+        if _joined(base, str(out.get("path", ""))) == path:
+            return Tracked(path=path, md5=_md5_of(out, f"{path}.dvc", path), said_in=f"{path}.dvc")
+    msg = f"{path}.dvc does not speak of {path}"
+    raise InputError(msg, fix=f"run `dvc add {path}` again and commit {path}.dvc", file=f"{path}.dvc")
+
+
+def _in_lock(repo: Path, path: str) -> Tracked | None:
+    """Look for ``path`` among the outputs of the pipelines described beside it or above it."""
+    for folder in PurePosixPath(path).parents:
+        name = str(folder / "dvc.lock")
+        if not (repo / name).is_file():
+            continue
+        stages = _read_yaml(repo / name, name).get("stages")
+        for stage in _mappings(stages.values() if isinstance(stages, Mapping) else None):
+            for out in _mappings(stage.get("outs")):
+                if _joined(folder, str(out.get("path", ""))) == path:
+                    return Tracked(path=path, md5=_md5_of(out, name, path), said_in=name)
+    return None
+
+
+def _read_yaml(file: Path, name: str) -> Mapping[str, Any]:
+    import yaml
+
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        conflict = re.search(r"^(<<<<<<<|>>>>>>>)", text, re.MULTILINE)
+        what = f"{name} holds merge-conflict markers" if conflict else f"{name} is not valid YAML"
+        fix = f"keep one side: `git checkout --ours {name}` or `--theirs`" if conflict else "run `dvc add` again"
+        raise InputError(what, fix=fix, file=name, line=mark.line + 1 if mark else 0) from None
+    if not isinstance(value, Mapping):
+        msg = f"{name} is not a file of DVC: it must hold keys and values"
+        raise InputError(msg, fix="restore it from git, or run `dvc add` again", file=name)
+    return value
+
+
+def _md5_of(out: Mapping[str, Any], name: str, path: str) -> str:
+    md5 = out.get("md5")
+    if not isinstance(md5, str) or not re.fullmatch(r"[0-9a-f]{32}(\.dir)?", md5):
+        msg = f"{name} has no md5 for {path}"
+        raise InputError(msg, why="the digest ties runs to data", fix=f"run `dvc commit {path}` and commit", file=name)
+    return md5
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return []
+    return [v for v in value if isinstance(v, Mapping)]
+
+
+def _joined(base: PurePosixPath, path: str) -> str:
+    return os.path.normpath(base / path).replace(os.sep, "/")
+
+
+def _pointer_text(repo: Path, path: str) -> str:
+    pointer = repo / f"{path}.dvc"
+    return pointer.read_text(encoding="utf-8") if pointer.is_file() else ""
+
+
+# ---------------------------------------------------------------- what is here
+
+
+def _is_here(repo: Path, tracked: Tracked) -> bool:
+    place = repo / tracked.path
+    if tracked.md5.endswith(".dir"):
+        return place.is_dir() and _md5_of_folder(place) == tracked.md5
+    return place.is_file() and _md5_of_file(repo, place) == tracked.md5
+
+
+def _md5_of_file(repo: Path, file: Path) -> str:
+    """The md5 of a file's bytes; for large files noted by (inode, size, times) under ``.dvc/tmp``."""
+    stat = file.stat()
+    if stat.st_size < NOTE_FROM_BYTES:
+        return _hash(file)
+    notes_file = repo / ".dvc" / "tmp" / "mlp-ci-digests.json"
+    key = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"
+    try:
+        notes = json.loads(notes_file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        notes = {}
+    name = str(file.relative_to(repo))
+    known = notes.get(name) if isinstance(notes, dict) else None
+    if isinstance(known, list) and len(known) == 2 and known[0] == key:
+        return str(known[1])
+    md5 = _hash(file)
+    if notes_file.parent.is_dir():
+        scratch = notes_file.with_name(f"{notes_file.name}.{os.getpid()}")
+        scratch.write_text(json.dumps({**(notes if isinstance(notes, dict) else {}), name: [key, md5]}))
+        scratch.replace(notes_file)
+    return md5
+
+
+def _hash(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _md5_of_folder(folder: Path) -> str:
+    """DVC's digest of a folder: md5 of the JSON list of its files and their md5, sorted by path."""
+    files = sorted(f.relative_to(folder).as_posix() for f in folder.rglob("*") if f.is_file())
+    listed = [{"md5": _hash(folder / name), "relpath": name} for name in files]
+    text = json.dumps(sorted(listed, key=lambda item: item["relpath"]), sort_keys=True)
+    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+# ---------------------------------------------------------------- DVC itself
+
+
+def _dvc(repo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=repo,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+        # CI=1 keeps DVC from asking the network for a newer DVC; COLUMNS from breaking its lines.
+        env={**os.environ, "DVC_NO_ANALYTICS": "1", "CI": os.environ.get("CI") or "1", "COLUMNS": "1000"},
+    )
+
+
+def _run_pull(repo: Path, paths: list[str]) -> None:
+    done = _dvc(repo, "pull", *paths)
+    if done.returncode != 0:
+        raise _transfer_error(repo, "pull", paths, _said(done))
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    return f"{done.stderr.strip()}\n{done.stdout.strip()}".strip()
+
+
+def _check(done: subprocess.CompletedProcess[str], what: str) -> None:
+    if done.returncode == 0:
+        return
+    said = _said(done)
+    if "not inside of a DVC repository" in said:
+        msg = "DVC is not set up in this repository"
+        raise InputError(msg, fix="dvc init && git commit -m 'Set up DVC'")
+    msg = f"{what} failed: {_errors_in(said)}"
+    raise OutsideError(msg, fix="mend what DVC says and run again")
+
+
+def _errors_in(said: str) -> str:
+    lines = [line.removeprefix("ERROR:").strip() for line in said.splitlines() if line.startswith("ERROR:")]
+    return _without_credentials("; ".join(lines) or said[-500:])
+
+
+def _without_credentials(text: str) -> str:
+    return re.sub(r"(\w://)[^/@\s]+@", r"\1", text)
+
+
+def _transfer_error(repo: Path, verb: str, paths: list[str], said: str) -> InputError | OutsideError:
+    """What went wrong between the repository and the remote, from what DVC said and what can be seen."""
+    if "not inside of a DVC repository" in said:
+        return InputError("DVC is not set up in this repository", fix="dvc init && git commit -m 'Set up DVC'")
+    unsaved = [p for p in paths if str(repo / p) in said] if "unsaved files" in said else []
+    if unsaved:
+        names = ", ".join(unsaved)
+        what = f"{names} was changed since `dvc add`"
+        why = f"git asks for {tracked_digest(repo, unsaved[0])}, and that is not what lies here"
+        fix = f"keep the change: `dvc add {names} && dvc push` and commit; drop it: `dvc checkout --force {names}`"
+        return InputError(what, why=why, fix=fix)
+    remote = _default_remote(repo)
+    if remote is None or "no remote specified" in said.lower():
+        what = "DVC has no default remote, so the data cannot be fetched or kept"
+        fix = "dvc remote add -d storage <s3://…, gs://…, azure://…, ssh://… or a folder>, and commit .dvc/config"
+        return InputError(what, fix=fix)
+    unreachable = _why_unreachable(remote)
+    if unreachable:
+        what = f"the DVC remote {_without_credentials(remote)} cannot be reached: {unreachable}"
+        return OutsideError(what, fix="check the network, the address in .dvc/config and the permissions; run again")
+    lacking = [p for p in paths if verb == "pull" and re.search(rf"^{re.escape(p)}/?$", said, re.MULTILINE)]
+    if lacking or (verb == "pull" and "do not exist neither locally nor on remote" in said):
+        names = ", ".join(lacking or paths)
+        what = f"{names}: the DVC remote {_without_credentials(remote)} does not have the data that git asks for"
+        why = f"{lacking[0] if lacking else paths[0]}.dvc was committed, the data behind it was not pushed"
+        return InputError(what, why=why, fix="where the data is, run `dvc push`; then run this again")
+    fix = "check the remote's address and credentials (`dvc remote list`, `dvc doctor`); run again"
+    return OutsideError(f"`dvc {verb}` failed: {_errors_in(said)}", fix=fix)
+
+
+def _default_remote(repo: Path) -> str | None:
+    """Address of the default remote; None when there is none."""
+    done = _dvc(repo, "remote", "list")
+    for line in done.stdout.splitlines():
+        parts = line.rsplit("(default)", 1)
+        if len(parts) == 2:
+            return parts[0].split(None, 1)[1].strip()
+    return None
+
+
+def _why_unreachable(remote: str) -> str:
+    """Why the remote cannot be reached, as far as a look from here can tell; DVC itself often says "missing"."""
+    address = urlsplit(remote)
+    if address.scheme in ("", "file"):
+        folder = Path(address.path if address.scheme else remote)
+        if not folder.is_dir():
+            return "the folder does not exist"
+        return "" if os.access(folder, os.R_OK | os.X_OK) else "the folder may not be read"
+    if address.scheme in ("http", "https", "ssh", "webdav", "webdavs"):
+        default = {"http": 80, "webdav": 80, "ssh": 22}.get(address.scheme, 443)
+        try:
+            with socket.create_connection((address.hostname or "", address.port or default), timeout=PROBE_SECONDS):
+                return ""
+        except OSError as error:
+            return str(error)
+    return ""
