@@ -1,0 +1,29 @@
+"""GitHub, through PyGithub: the only user of it. Reads facts and writes what a promotion needs; decides nothing.
+
+Everything goes through the REST API, so that no command needs push credentials and the same code runs against
+github.com, GitHub Enterprise Server and the sandbox's forge.
+"""
+
+from mlp_ci.github.facts import (
+    CommitFact,
+    PullDetail,
+    PullFact,
+    PullRequest,
+    ReviewFact,
+)
+from mlp_ci.github.hub import Hub, connect
+from mlp_ci.github.platform import platform_of, policy_of
+from mlp_ci.github.wire import GitHubError
+
+__all__ = [
+    "CommitFact",
+    "GitHubError",
+    "Hub",
+    "PullDetail",
+    "PullFact",
+    "PullRequest",
+    "ReviewFact",
+    "connect",
+    "platform_of",
+    "policy_of",
+]

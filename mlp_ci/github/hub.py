@@ -1,0 +1,346 @@
+"""One repository on GitHub: what mlp-ci reads there and the few things it writes. Every write looks first."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from mlp_ci.errors import InputError
+from mlp_ci.github.facts import (
+    CommitFact,
+    DeploymentFact,
+    PullDetail,
+    PullFact,
+    PullRequest,
+    ReviewFact,
+    commit_fact,
+    is_bot,
+    login_of,
+    pull_detail,
+    review_fact,
+)
+from mlp_ci.github.trees import Trees
+from mlp_ci.github.wire import PATIENCE_SECONDS, GitHubError, Wire, repository_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from mlp_ci.context import GitHubPlace
+
+DESCRIPTION_LIMIT = 140  # of a commit status
+BODY_LIMIT = 65_536  # of a comment or a pull request, in characters
+MERGE_METHODS = ("merge", "squash", "rebase")
+
+
+def connect(place: GitHubPlace, *, patience: float = PATIENCE_SECONDS) -> Hub:
+    """GitHub at ``place``. Makes no request; ``patience`` is the seconds one call may spend on being tried again."""
+    return Hub(Wire(place, patience))
+
+
+class Hub:
+    """One repository on GitHub."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.place = wire.place
+        self.trees = Trees(wire)
+
+    def _path(self, *parts: str | int) -> str:
+        return repository_path(self.place.owner, self.place.repo, *parts)
+
+    def of(self, repo: str) -> Hub:
+        """The same GitHub and token, another repository of the same owner."""
+        return Hub(replace(self.wire, place=replace(self.place, repo=repo)))
+
+    # ------------------------------------------------------------ reading
+
+    @cached_property
+    def _repository(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.wire.get(self._path(), "read the repository")
+        return found
+
+    @property
+    def default_branch(self) -> str:
+        return str(self._repository["default_branch"])
+
+    @cached_property
+    def login(self) -> str:
+        """Who the token belongs to; empty for the token of an app, which is nobody."""
+        try:
+            return login_of(self.wire.get("/user", "read who the token belongs to"))
+        except GitHubError as refusal:
+            if refusal.status in (403, 404):
+                return ""
+            raise
+
+    def head(self, branch: str) -> str:
+        """The commit that ``branch`` points to; InputError when there is no such branch."""
+        sha = self.trees.head(branch)
+        if sha is None:
+            msg = f"there is no branch {branch} in {self.place.full_name}"
+            raise InputError(msg, fix="push the branch, or check the name of the repository")
+        return sha
+
+    def read_file(self, path: str, ref: str) -> bytes | None:
+        """The file's content at a branch or commit; None where it is not. Links and folders are refused."""
+        try:
+            found = self.wire.get(self._path("contents", path), f"read {path}", ref=ref)
+        except GitHubError as refusal:
+            if refusal.status == 404:
+                return None
+            raise
+        if not isinstance(found, dict) or found.get("type") != "file":
+            msg = f"{path} at {ref[:12]} of {self.place.full_name} is not a plain file"
+            raise InputError(msg, fix="put a plain file there; links, folders and submodules are not read")
+        if found.get("encoding") != "base64":  # over 1 MB GitHub leaves the content out
+            found = self.wire.get(self._path("git", "blobs", found["sha"]), f"read {path}")
+        return base64.b64decode(found["content"])
+
+    def commit(self, sha: str) -> CommitFact:
+        """One commit; InputError when there is none of that name."""
+        try:
+            return commit_fact(self.wire.get(self._path("commits", sha), f"read the commit {sha[:12]}"))
+        except GitHubError as refusal:
+            if refusal.status in (404, 422):
+                msg = f"there is no commit {sha} in {self.place.full_name}"
+                raise InputError(msg, fix="push it first, or check the name") from refusal
+            raise
+
+    def commits(self, ref: str, *, limit: int = 0) -> list[CommitFact]:
+        """The history of ``ref``, newest first; at least ``limit`` commits when that is not 0."""
+        return [
+            commit_fact(c) for c in self.wire.pages(self._path("commits"), "read the history", limit=limit, sha=ref)
+        ]
+
+    def commits_touching(self, path: str, ref: str) -> list[CommitFact]:
+        """The commits in the history of ``ref`` that changed ``path``, newest first, as ``git log`` has them."""
+        found = self.wire.pages(self._path("commits"), f"read the history of {path}", sha=ref, path=path)
+        return [commit_fact(c) for c in found]
+
+    def merge_base(self, one: str, other: str) -> str:
+        """The commit where two histories parted."""
+        found = self.wire.get(self._path("compare", f"{one}...{other}"), "compare two commits", per_page=1)
+        return str(found["merge_base_commit"]["sha"])
+
+    def changed_between(self, base: str, head: str) -> tuple[str, ...]:
+        """Paths that ``head`` changed since it parted from ``base``."""
+        found = self.wire.get(self._path("compare", f"{base}...{head}"), "compare two commits")
+        return tuple(sorted(f["filename"] for f in found.get("files") or []))
+
+    def pull(self, number: int) -> PullDetail:
+        """One pull request with its files and commits; InputError when there is none."""
+        try:
+            raw = self.wire.get(self._path("pulls", number), f"read pull request #{number}")
+        except GitHubError as refusal:
+            if refusal.status == 404:
+                msg = f"there is no pull request #{number} in {self.place.full_name}"
+                fix = "check the number; the token needs `pull-requests: read`"
+                raise InputError(msg, fix=fix) from refusal
+            raise
+        files = self.wire.pages(self._path("pulls", number, "files"), "read the files of a pull request")
+        commits = self.wire.pages(self._path("pulls", number, "commits"), "read the commits of a pull request")
+        return pull_detail(raw, files, commits)
+
+    def pulls_of_commit(self, sha: str) -> list[int]:
+        """Numbers of the pull requests that hold this commit or brought it to the default branch."""
+        found = self.wire.pages(self._path("commits", sha, "pulls"), "find the pull request of a commit")
+        return [int(p["number"]) for p in found]
+
+    def pulls_of_branch(self, branch: str, state: str = "open") -> list[Mapping[str, Any]]:
+        """Pull requests from ``branch`` into the default branch, newest first (state: open, closed or all)."""
+        head = f"{self.place.owner}:{branch}"
+        path, why = self._path("pulls"), f"look for pull requests from {branch}"
+        found = self.wire.pages(path, why, state=state, head=head, base=self.default_branch)
+        same = [p for p in found if p["head"]["ref"] == branch]  # a server that ignores `head` must not fool us
+        return sorted(same, key=lambda p: -int(p["number"]))
+
+    def reviews(self, number: int) -> list[ReviewFact]:
+        """All reviews of a pull request, oldest first."""
+        raw = self.wire.pages(self._path("pulls", number, "reviews"), "read the reviews of a pull request")
+        return sorted((review_fact(r) for r in raw), key=lambda r: (r.submitted, r.id))
+
+    def permission(self, login: str) -> str:
+        """admin, write, read or none: what this person may do in the repository."""
+        path = self._path("collaborators", login, "permission")
+        try:
+            return str(self.wire.get(path, f"read the permission of {login}")["permission"])
+        except GitHubError as refusal:
+            if refusal.status == 404:
+                return "none"
+            raise
+
+    def team_members(self, slug: str) -> frozenset[str]:
+        """Logins of the members of a team of the owner (and of its child teams)."""
+        path = f"/orgs/{quote(self.place.owner)}/teams/{quote(slug)}/members"
+        return frozenset(login_of(m) for m in self.wire.pages(path, f"read the members of the team {slug}"))
+
+    # ------------------------------------------------------------ writing
+
+    def commit_files(self, branch: str, make: Callable[[str], Mapping[str, bytes]], message: str) -> tuple[str, bool]:
+        """Commit to a branch that others move too; see :meth:`Trees.add_commit`."""
+        return self.trees.add_commit(branch, make, message)
+
+    def open_or_update_pull(self, wanted: PullRequest) -> PullFact:
+        """Make the one pull request of a branch be as ``wanted``; what already is so is left alone.
+
+        The branch is one commit on top of the default branch, made anew when its files should change, unless
+        somebody added other files to it: then the new commit goes on top of theirs.
+        """
+        open_pulls = self.pulls_of_branch(wanted.branch)
+        existing = open_pulls[0] if open_pulls else None
+        sha, written = self._bring_branch(wanted, has_pull=existing is not None)
+        body = wanted.body if len(wanted.body) <= BODY_LIMIT else wanted.body[: BODY_LIMIT - 2] + "…\n"
+        texts = {"title": wanted.title, "body": body}
+        path, needs = self._path("pulls"), "pull-requests: write"
+        created = False
+        if existing is None:
+            request = {**texts, "head": wanted.branch, "base": self.default_branch}
+            existing, created = self._create_pull(wanted.branch, request)
+        stale = any((existing.get(k) or "").replace("\r\n", "\n") != v for k, v in texts.items())
+        if stale:
+            purpose = f"update pull request #{existing['number']}"
+            self.wire.send("PATCH", f"{path}/{existing['number']}", purpose, texts, needs=needs)
+        missing = set(wanted.labels) - {label["name"] for label in existing.get("labels") or []}
+        if missing:
+            labels = self._path("issues", existing["number"], "labels")
+            self.wire.send("POST", labels, "label a pull request", {"labels": sorted(missing)}, needs=needs)
+        changed = created or stale or written
+        return PullFact(number=existing["number"], url=existing["html_url"], created=created, changed=changed, sha=sha)
+
+    def _bring_branch(self, wanted: PullRequest, *, has_pull: bool) -> tuple[str, bool]:
+        base = self.head(self.default_branch)
+        message = wanted.message or wanted.title
+        head = self.trees.head(wanted.branch)
+        if head and not self.trees.different(head, wanted.files):
+            touched = set(self.changed_between(base, head))
+            if has_pull or touched == set(self.trees.different(base, wanted.files)):
+                return head, False
+        if head and has_pull and not set(self.changed_between(base, head)) <= set(wanted.files):
+            sha, _ = self.trees.add_commit(wanted.branch, lambda _: wanted.files, message)
+            return sha, True
+        sha = self.trees.commit(base, wanted.files, message)
+        self.trees.point(wanted.branch, sha, force=True)
+        return sha, True
+
+    def _create_pull(self, branch: str, request: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+        purpose, needs = "open a pull request", "pull-requests: write"
+
+        def step() -> tuple[Mapping[str, Any], bool]:
+            already = self.pulls_of_branch(branch)
+            if already:  # an attempt of ours whose answer was lost
+                return already[0], True
+            return self.wire.once("POST", self._path("pulls"), purpose, body=request, needs=needs)[1], True
+
+        return self.wire.again(step, purpose)
+
+    def sticky_comment(self, number: int, marker: str, body: str) -> str:
+        """Write the one comment that carries ``marker`` (hidden), or update it; returns its address.
+
+        Only a comment of our own is updated: another person's, with the marker copied, stays theirs.
+        """
+        hidden = f"<!-- {marker} -->"
+        text = f"{hidden}\n{body}"
+        text = text if len(text) <= BODY_LIMIT else text[: BODY_LIMIT - 2] + "…\n"
+        purpose, needs = f"comment on #{number}", "pull-requests: write"
+
+        def step() -> str:
+            comments = self.wire.pages(self._path("issues", number, "comments"), "read the comments")
+            mine = [c for c in comments if hidden in (c.get("body") or "") and self._is_ours(c.get("user"))]
+            if not mine:
+                path = self._path("issues", number, "comments")
+                return str(self.wire.once("POST", path, purpose, body={"body": text}, needs=needs)[1]["html_url"])
+            if (mine[0]["body"] or "").replace("\r\n", "\n").rstrip() != text.rstrip():
+                path = self._path("issues", "comments", mine[0]["id"])
+                self.wire.once("PATCH", path, purpose, body={"body": text}, needs=needs)
+            return str(mine[0]["html_url"])
+
+        return self.wire.again(step, purpose)
+
+    def _is_ours(self, user: Mapping[str, Any] | None) -> bool:
+        return login_of(user) == self.login if self.login else is_bot(user)
+
+    def set_status(self, sha: str, state: str, context: str, description: str, url: str = "") -> None:
+        """The commit status ``context``: success, pending, failure or error. What already says so is left alone."""
+        if len(description) > DESCRIPTION_LIMIT:
+            description = description[: DESCRIPTION_LIMIT - 1] + "…"
+        newest = self.wire.pages(self._path("commits", sha, "statuses"), "read the statuses of a commit", limit=100)
+        now = next((s for s in newest if s["context"] == context), None)
+        if now and (now["state"], now.get("description") or "") == (state, description):
+            return
+        body = {"state": state, "context": context, "description": description, **({"target_url": url} if url else {})}
+        self.wire.send("POST", self._path("statuses", sha), "set a commit status", body, needs="statuses: write")
+
+    def merge_pull(self, number: int, head_sha: str, title: str = "") -> str:
+        """Merge, if the head still is ``head_sha``, the way the repository allows; returns the merge commit."""
+        allowed = [m for m in MERGE_METHODS if self._repository.get(_ALLOWS[m], True)]
+        body = {"sha": head_sha, "merge_method": allowed[0] if allowed else "merge"}
+        body |= {"commit_title": title} if title else {}
+        purpose, needs = f"merge pull request #{number}", "contents: write"
+
+        def step() -> str:
+            before = self.wire.get(self._path("pulls", number), "read a pull request")
+            if before.get("merged"):
+                return str(before["merge_commit_sha"])
+            path = self._path("pulls", number, "merge")
+            return str(self.wire.once("PUT", path, purpose, body=body, needs=needs)[1]["sha"])
+
+        return self.wire.again(step, purpose)
+
+    def approve(self, number: int, head_sha: str, body: str) -> None:
+        """An approving review of exactly this head."""
+        request = {"commit_id": head_sha, "event": "APPROVE", "body": body}
+        path = self._path("pulls", number, "reviews")
+        self.wire.send("POST", path, f"approve pull request #{number}", request, needs="pull-requests: write")
+
+    def dispatch_workflow(self, file: str, ref: str, inputs: Mapping[str, str] | None = None) -> None:
+        """Start a workflow by hand; the one event that also a job's own token starts workflows with."""
+        body = {"ref": ref, "inputs": dict(inputs or {})}
+        path = self._path("actions", "workflows", file, "dispatches")
+        self.wire.send("POST", path, f"start the workflow {file}", body, needs="actions: write")
+
+    def deployments(self, stage: str, *, limit: int = 100) -> list[DeploymentFact]:
+        """Deployments of a stage, newest first, each with its newest state."""
+        raw = self.wire.pages(self._path("deployments"), "read the deployments", limit=limit, environment=stage)
+        return [self._deployment(d) for d in raw[:limit]]
+
+    def _deployment(self, raw: Mapping[str, Any]) -> DeploymentFact:
+        states = self.wire.get(self._path("deployments", raw["id"], "statuses"), "read the state of a deployment")
+        payload = raw.get("payload") or {}
+        payload = json.loads(payload) if isinstance(payload, str) else payload
+        state = states[0]["state"] if states else ""
+        return DeploymentFact(id=raw["id"], sha=raw["sha"], stage=raw["environment"], state=state, payload=payload)
+
+    def record_deployment(self, sha: str, stage: str, address: str, payload: Mapping[str, Any]) -> int:
+        """Record that ``stage`` now runs what ``payload`` says; the same record twice is one. Returns its id."""
+        purpose, needs = "record a deployment", "deployments: write"
+
+        def create() -> int:
+            newest = self.deployments(stage, limit=1)
+            if newest and newest[0].sha == sha and dict(newest[0].payload) == dict(payload):
+                return newest[0].id
+            body = {
+                "ref": sha,
+                "environment": stage,
+                "payload": dict(payload),
+                "auto_merge": False,
+                "required_contexts": [],
+                "description": f"mlp-ci deploy to {stage}",
+            }
+            return int(self.wire.once("POST", self._path("deployments"), purpose, body=body, needs=needs)[1]["id"])
+
+        number = self.wire.again(create, purpose)
+        path = self._path("deployments", number, "statuses")
+        states = self.wire.get(path, "read the state of a deployment")
+        if not states or states[0]["state"] != "success":
+            state = {"state": "success", "environment": stage, "description": f"{stage} is live"}
+            web = {"environment_url": address} if "://" in address else {}
+            log = {"log_url": self.place.run_url} if self.place.run_url else {}
+            self.wire.send("POST", path, purpose, {**state, **web, **log}, needs=needs)
+        return number
+
+
+_ALLOWS = {"merge": "allow_merge_commit", "squash": "allow_squash_merge", "rebase": "allow_rebase_merge"}

@@ -1,0 +1,108 @@
+"""Commits through GitHub's git data API: several files in one commit, no clone, no push credentials."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlp_ci.errors import OutsideError
+from mlp_ci.github.wire import GitHubError, Wire, repository_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# How often a commit is made again because the branch moved meanwhile.
+MOVED_TRIES = 8
+
+
+@dataclass(frozen=True)
+class Trees:
+    """The git objects of one repository on GitHub."""
+
+    wire: Wire
+
+    def _path(self, *parts: str) -> str:
+        return repository_path(self.wire.place.owner, self.wire.place.repo, "git", *parts)
+
+    def head(self, branch: str) -> str | None:
+        """The commit that ``branch`` points to; None when there is no such branch."""
+        try:
+            found = self.wire.get(self._path("ref", "heads", branch), f"read the branch {branch}")
+        except GitHubError as refusal:
+            if refusal.status in (404, 409):  # 409: the repository has no commit yet
+                return None
+            raise
+        return str(found["object"]["sha"])
+
+    def commit(self, parent: str, files: Mapping[str, bytes], message: str) -> str:
+        """A new commit on top of ``parent`` with ``files`` as they should be; no branch moves."""
+        purpose, needs = "write a commit", "contents: write"
+        tree = self.wire.get(self._path("commits", parent), "read a commit")["tree"]["sha"]
+        elements = []
+        for path, content in sorted(files.items()):
+            body = {"content": base64.b64encode(content).decode(), "encoding": "base64"}
+            blob = self.wire.send("POST", self._path("blobs"), purpose, body, needs=needs)["sha"]
+            elements.append({"path": path, "mode": "100644", "type": "blob", "sha": blob})
+        body_tree = {"base_tree": tree, "tree": elements}
+        new_tree = self.wire.send("POST", self._path("trees"), purpose, body_tree, needs=needs)["sha"]
+        body_commit = {"message": message, "tree": new_tree, "parents": [parent]}
+        return str(self.wire.send("POST", self._path("commits"), purpose, body_commit, needs=needs)["sha"])
+
+    def point(self, branch: str, sha: str, *, force: bool) -> None:
+        """Make ``branch`` point to ``sha``, whether or not it exists."""
+        purpose, needs = f"move the branch {branch}", "contents: write"
+        if self.head(branch) is None:
+            try:
+                body = {"ref": f"refs/heads/{branch}", "sha": sha}
+                self.wire.send("POST", self._path("refs"), purpose, body, needs=needs)
+                return
+            except GitHubError as refusal:
+                if refusal.status != 422:  # 422: someone (or our own lost attempt) made it meanwhile
+                    raise
+        self.wire.send("PATCH", self._path("refs", "heads", branch), purpose, {"sha": sha, "force": force}, needs=needs)
+
+    def add_commit(self, branch: str, make: Callable[[str], Mapping[str, bytes]], message: str) -> tuple[str, bool]:
+        """Commit to a branch that others move too: ``make`` gets the newest head and gives the files.
+
+        Returns the head and whether it is new; files that already are so make no commit.
+        """
+        for _ in range(MOVED_TRIES):
+            parent = self.head(branch)
+            if parent is None:
+                raise GitHubError(404, f"there is no branch {branch} in {self.wire.place.full_name}")
+            files = self.different(parent, make(parent))
+            if not files:
+                return parent, False
+            sha = self.commit(parent, files, message)
+            try:
+                self.point(branch, sha, force=False)
+            except GitHubError as refusal:
+                moved = refusal.status in (409, 422) and self.head(branch) not in (parent, sha)
+                if not moved:
+                    raise
+                continue
+            return sha, True
+        msg = f"the branch {branch} of {self.wire.place.full_name} moved {MOVED_TRIES} times while it was written to"
+        raise OutsideError(msg, fix="run the same command again")
+
+    def different(self, ref: str, files: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Those of ``files`` that are not already so at ``ref``."""
+        return {path: content for path, content in files.items() if self.blob_at(ref, path) != blob_id(content)}
+
+    def blob_at(self, ref: str, path: str) -> str | None:
+        """The id of the file's content at ``ref``; None where it is not."""
+        contents = repository_path(self.wire.place.owner, self.wire.place.repo, "contents", path)
+        try:
+            found = self.wire.get(contents, f"read {path}", ref=ref)
+        except GitHubError as refusal:
+            if refusal.status == 404:
+                return None
+            raise
+        return str(found["sha"]) if isinstance(found, dict) and found.get("type") == "file" else None
+
+
+def blob_id(content: bytes) -> str:
+    """Git's name for a file's content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
