@@ -1,4 +1,4 @@
-"""The command line: one short function per command. The only place that exits and that catches MlpError.
+"""The command line: one short function per command. With ``presenter`` the only place that catches MlpError.
 
 Nothing heavy is imported on the way to ``--help``: each command imports its flow when it runs.
 """
@@ -6,14 +6,16 @@ Nothing heavy is imported on the way to ``--help``: each command imports its flo
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mlp_ci import __version__
-from mlp_ci.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, GateError, InputError, MlpError
+from mlp_ci.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
+from mlp_ci.presenter import Presenter, bug
+from mlp_ci.sandbox.commands import app as sandbox_app
 
 if TYPE_CHECKING:
     from mlp_ci.context import Context
@@ -77,75 +79,7 @@ def _failed_early(error: Exception) -> int:
     if show is not None and hasattr(error, "format_message"):
         show()
         return InputError.exit_code
-    return _bug(error)
-
-
-def _bug(error: Exception) -> int:
-    import platform
-    import traceback
-
-    traceback.print_exception(error)
-    print(
-        f"\nThis is a bug in mlp-ci {__version__} (Python {platform.python_version()}, {platform.platform()}).\n"
-        "Please report it with the lines above.",
-        file=sys.stderr,
-    )
-    return EXIT_BUG
-
-
-class Runner:
-    """Runs one flow and shows its report in the format that was asked for."""
-
-    def __init__(self, command: str, output_format: str, output: Path | None) -> None:
-        if output_format not in ("text", "json"):
-            msg = f"--format is text or json, not {output_format!r}"
-            raise typer.BadParameter(msg)
-        self.command = command
-        self.json = output_format == "json"
-        self.output = output
-
-    def __call__(self, flow: Callable[[], Report]) -> int:
-        try:
-            report = flow()
-        except MlpError as error:
-            self._show_error(error)
-            return error.exit_code
-        except KeyboardInterrupt:
-            print("interrupted; run the same command again to go on", file=sys.stderr)
-            return EXIT_INTERRUPTED
-        except Exception as error:
-            return _bug(error)
-        return self._show(report)
-
-    def _show(self, report: Report) -> int:
-        from mlp_ci import report as reports
-
-        if self.json:
-            reports.print_json(report.as_dict())
-        else:
-            reports.print_text(report)
-        if self.output:
-            with self.output.open("w", encoding="utf-8") as stream:
-                reports.print_json(report.as_dict(), stream)
-        if reports.on_github():
-            # stdout belongs to the data when JSON was asked for; GitHub reads annotations from stderr as well.
-            reports.annotate_report(report, sys.stderr if self.json else sys.stdout)
-            reports.write_outputs({"outcome": str(report.outcome), **report.outputs})
-            reports.write_summary(reports.markdown(report))
-        if report.exit_code is not None:
-            return report.exit_code
-        bad = report.outcome in (reports.Outcome.FAIL, reports.Outcome.INCONCLUSIVE)
-        return GateError.exit_code if bad else EXIT_OK
-
-    def _show_error(self, error: MlpError) -> None:
-        from mlp_ci import report as reports
-
-        if self.json:
-            reports.print_json(reports.error_as_dict(self.command, error))
-        reports.print_error(error)
-        if reports.on_github():
-            reports.annotate_error(error, sys.stderr if self.json else sys.stdout)
-            reports.write_outputs({"outcome": "fail"})
+    return bug(error)
 
 
 def _context(path: Path, platform: Path | None) -> Context:
@@ -182,7 +116,7 @@ def lint(
 
         return lint_files(path, files or [])
 
-    return Runner("lint", output_format, output)(flow)
+    return Presenter("lint", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=WRITE)
@@ -218,7 +152,7 @@ def init(
             return scaffold.update(destination)
         return scaffold.init(destination, name=name or destination.resolve().name, team=team, owner=owner)
 
-    return Runner("init", output_format, output)(flow)
+    return Presenter("init", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=WRITE)
@@ -235,7 +169,7 @@ def doctor(
 
         return examine(_context(path, platform))
 
-    return Runner("doctor", output_format, output)(flow)
+    return Presenter("doctor", output_format, output)(flow)
 
 
 # ---------------------------------------------------------------- the loop
@@ -255,7 +189,7 @@ def validate(
 
         return run_validate(_context(path, platform))
 
-    return Runner("validate", output_format, output)(flow)
+    return Presenter("validate", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -272,7 +206,7 @@ def train(
 
         return run_train(_context(path, platform))
 
-    return Runner("train", output_format, output)(flow)
+    return Presenter("train", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -289,7 +223,7 @@ def evaluate(
 
         return run_evaluate(_context(path, platform))
 
-    return Runner("evaluate", output_format, output)(flow)
+    return Presenter("evaluate", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -309,7 +243,7 @@ def register(
 
         return run_register(_context(path, platform), promote=not no_promote)
 
-    return Runner("register", output_format, output)(flow)
+    return Presenter("register", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -330,7 +264,7 @@ def promote(
 
         return run_promote(_context(path, platform), stage, version)
 
-    return Runner("promote", output_format, output)(flow)
+    return Presenter("promote", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -353,7 +287,7 @@ def approvals(
 
         return run_approvals(_context(path, platform), pr=pr, commit=commit)
 
-    return Runner("approvals", output_format, output)(flow)
+    return Presenter("approvals", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -371,7 +305,7 @@ def deploy(
 
         return run_deploy(_context(path, platform), stage)
 
-    return Runner("deploy", output_format, output)(flow)
+    return Presenter("deploy", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -393,7 +327,7 @@ def rollback(
 
         return run_rollback(_context(path, platform), stage, to=to, reason=reason)
 
-    return Runner("rollback", output_format, output)(flow)
+    return Presenter("rollback", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -420,7 +354,7 @@ def monitor(
         window = Window(stage=stage, since=since, until=until)
         return run_monitor(_context(path, platform), window, report_file, fail_on_drift=fail_on_drift)
 
-    return Runner("monitor", output_format, output)(flow)
+    return Presenter("monitor", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -439,7 +373,7 @@ def cost(
 
         return run_cost(_context(path, platform), since, until)
 
-    return Runner("cost", output_format, output)(flow)
+    return Presenter("cost", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)
@@ -461,4 +395,7 @@ def retrain(
 
         return run_retrain(_context(path, platform), stage, force=force, reason=reason)
 
-    return Runner("retrain", output_format, output)(flow)
+    return Presenter("retrain", output_format, output)(flow)
+
+
+app.add_typer(sandbox_app, name="sandbox", rich_help_panel=PLATFORM)
