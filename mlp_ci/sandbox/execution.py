@@ -102,14 +102,17 @@ class Place:
 class Forge(Protocol):
     """What a runner needs of a forge."""
 
+    def recover(self) -> None:
+        """The runner begins: what one before it had taken and not finished is to be taken again."""
+
     def take_events(self) -> Sequence[Event]:
         """Events nobody has taken, oldest first; they are the caller's from now on."""
 
     def finish_event(self, event: Event) -> None:
-        """All runs that the event starts are created."""
+        """All runs that the event started have ended."""
 
     def create_run(self, event: Event, path: str, name: str, title: str) -> tuple[int, int] | None:
-        """A queued run: its id and its number within the workflow; None if this event has started this file before."""
+        """A queued run: its id and its number within the workflow; None if the event's run of this file has ended."""
 
     def start_run(self, run: int) -> None: ...
 

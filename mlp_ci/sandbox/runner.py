@@ -54,6 +54,7 @@ class Runner:
         self._idle = threading.Condition(self._lock)
         self._waiting: list[Plan] = []
         self._active: dict[int, tuple[Execution, threading.Thread]] = {}
+        self._open: dict[int, set[int]] = {}  # run → the runs of its event that have not ended
         self._planning = False
         self._stopping = threading.Event()
         self._dispatcher = threading.Thread(target=self._dispatch, name="runner", daemon=True)
@@ -64,6 +65,7 @@ class Runner:
         act.end_processes(f"{self.place.tracking}/", prefix=True)
         for left in self.place.root.glob("run-*"):
             shutil.rmtree(left, ignore_errors=True)
+        self.forge.recover()
         self._dispatcher.start()
 
     def stop(self) -> None:
@@ -111,9 +113,15 @@ class Runner:
 
     def _take(self) -> None:
         for event in self.forge.take_events():
-            for plan in plans(self.forge, event):
+            found = list(plans(self.forge, event))
+            # The event is finished when its last run is: until then a crash must not lose what has not run yet.
+            open_runs = {plan.run for plan in found}
+            with self._lock:
+                self._open.update(dict.fromkeys(open_runs, open_runs))
+            for plan in found:
                 self._enqueue(plan)
-            self.forge.finish_event(event)
+            if not found:
+                self.forge.finish_event(event)
 
     def _enqueue(self, plan: Plan) -> None:
         """GitHub's rule: of one group one run is active and one waits; a newer one takes the waiting one's place."""
@@ -146,6 +154,7 @@ class Runner:
         try:
             execution.run()
         finally:
+            self._ended(execution.plan)
             with self._idle:
                 del self._active[execution.plan.run]
                 self._fill()
@@ -155,6 +164,14 @@ class Runner:
         execution = Execution(self.forge, self.place, plan)
         execution.cancel()
         execution.run()
+        self._ended(plan)
+
+    def _ended(self, plan: Plan) -> None:
+        with self._lock:
+            open_runs = self._open.pop(plan.run)
+            open_runs.discard(plan.run)
+            if not open_runs:
+                self.forge.finish_event(plan.event)
 
 
 def plans(forge: Forge, event: Event) -> Iterator[Plan]:

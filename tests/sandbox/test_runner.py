@@ -8,10 +8,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -19,6 +17,10 @@ import pytest
 from mlp_ci.sandbox import act
 from mlp_ci.sandbox.execution import Event, JobState, Place
 from mlp_ci.sandbox.runner import Runner, trigger_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 ZERO = "0" * 40
 
@@ -54,7 +56,12 @@ class ListForge:
     kept_secrets: dict[str, str] = field(default_factory=dict)
     kept_variables: dict[str, str] = field(default_factory=dict)
     cancelling: set[int] = field(default_factory=set)
+    finished: list[Event] = field(default_factory=list)
+    recovered: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def recover(self) -> None:
+        self.recovered = True
 
     def take_events(self) -> Sequence[Event]:
         with self.lock:
@@ -62,7 +69,9 @@ class ListForge:
         return taken
 
     def finish_event(self, event: Event) -> None:
-        """Nothing to remember: a taken event is off the list."""
+        open_runs = [run for run in self.runs.values() if run.event == event and run.status != "completed"]
+        assert not open_runs, "an event is finished when all its runs are"
+        self.finished.append(event)
 
     def create_run(self, event: Event, path: str, name: str, title: str) -> tuple[int, int] | None:
         with self.lock:
@@ -245,6 +254,7 @@ jobs:
         message="Say hello\n\nin two lines",
     )
     [run] = world.settled()
+    assert world.forge.finished == [event]
     assert (run.conclusion, run.name, run.title) == ("success", "CI", "Say hello")
     assert run.permissions == {"contents": "read", "statuses": "write"}
     assert {job.name: job.conclusion for job in run.jobs.values()} == {"Check it": "success", "report": "success"}
@@ -433,8 +443,9 @@ def test_a_run_can_be_cancelled_by_hand(world: World) -> None:
 
 def test_what_a_job_leaves_running_is_ended_unless_it_drops_the_tracking_variable(world: World, tmp_path: Path) -> None:
     pids = tmp_path / "pids"
-    step = f"- run: 'nohup sleep 300 >/dev/null 2>&1 & echo $! >> {pids}; RUNNER_TRACKING_ID= setsid nohup sleep 301 >/dev/null 2>&1 & echo $! >> {pids}; sleep 0.3'"
-    world.push(workflow(step))
+    orphan_line = f"nohup sleep 300 >/dev/null 2>&1 & echo $! >> {pids}"
+    served_line = f"RUNNER_TRACKING_ID= setsid nohup sleep 301 >/dev/null 2>&1 & echo $! >> {pids}"
+    world.push(workflow(f"- run: '{orphan_line}; {served_line}; sleep 0.3'"))
     [run] = world.settled()
     orphan, served = (int(line) for line in pids.read_text().split())
     try:
@@ -461,10 +472,12 @@ def test_a_runner_that_was_killed_is_cleared_away_by_the_next(world: World, tmp_
     place = Place(root, "http://127.0.0.1:9", "http://127.0.0.1:9/api/v3")
     environment = {**os.environ, "RUNNER_TRACKING_ID": f"{place.tracking}/9"}
     left = subprocess.Popen(["sleep", "300"], env=environment)
-    second = Runner(ListForge(), place)
+    forge = ListForge()
+    second = Runner(forge, place)
     second.start()
     assert left.wait(10) == -signal.SIGKILL
     second.stop()
+    assert forge.recovered, "events that were under way are to be taken again"
     assert not (root / "run-9").exists()
 
 
