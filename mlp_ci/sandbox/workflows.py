@@ -71,7 +71,7 @@ class Trigger:
 def parse(path: str, text: str) -> Workflow:
     """Read a workflow file; InputError if it is not one."""
     try:
-        loaded = yaml.load(text, Loader=_Loader)
+        loaded = yaml.load(text, Loader=Loader)
     except yaml.YAMLError as error:
         what = f"{path} is not readable YAML: {error}"
         raise InputError(what, why="no run can start from it", fix="mend the place the message names") from error
@@ -138,15 +138,15 @@ def runs_on(job: Job, contexts: Mapping[str, Any]) -> list[str]:
     return [label for label in found if label]
 
 
-class _Loader(yaml.SafeLoader):
+class Loader(yaml.SafeLoader):
     """YAML 1.2 booleans, as on GitHub: ``on`` is a word."""
 
 
-_Loader.yaml_implicit_resolvers = {
+Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in rows if tag != "tag:yaml.org,2002:bool"]
     for first, rows in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
+Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
 

@@ -1,0 +1,134 @@
+"""Every composite action: thin, described, one to one with its command, nothing from outside in a line of shell."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from mlp_ci.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = (
+    "validate",
+    "train",
+    "evaluate",
+    "register",
+    "approvals",
+    "deploy",
+    "rollback",
+    "monitor",
+    "cost",
+    "retrain",
+)
+OUTPUTS = {
+    "validate": {"data-digest"},
+    "train": {"run-id", "train-key", "trained"},
+    "evaluate": {"gate", "evidence"},
+    "register": {"version", "digest", "pull-request"},
+    "approvals": {"approved"},
+    "deploy": {"deployed", "address"},
+    "rollback": {"version", "pull-request"},
+    "monitor": {"drifted", "report"},
+    "cost": {"total-usd"},
+    "retrain": {"pull-request"},
+}
+NOT_OPTIONS = {"token", "tracking-uri"}
+
+
+def action(command: str) -> dict[str, Any]:
+    loaded = yaml.safe_load((ROOT / "actions" / command / "action.yml").read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def options(command: str) -> dict[str, Any]:
+    """Long option without its dashes → click parameter."""
+    group: Any = typer.main.get_command(app)
+    return {
+        flag.removeprefix("--"): parameter
+        for parameter in group.commands[command].params
+        for flag in parameter.opts
+        if flag.startswith("--") and flag != "--help"
+    }
+
+
+def test_every_command_has_its_action_and_no_action_is_without_a_command() -> None:
+    found = {path.parent.name for path in (ROOT / "actions").glob("*/action.yml")}
+    assert found == set(COMMANDS)
+    assert not list((ROOT / "actions").rglob("action.yaml")), "GitHub looks for action.yml first"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_action_is_short_and_described(command: str) -> None:
+    text = (ROOT / "actions" / command / "action.yml").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    loaded = action(command)
+    assert loaded["name"] == f"mlp-ci {command}"
+    assert len(loaded["description"]) > 20
+    for kind in ("inputs", "outputs"):
+        for name, about in loaded[kind].items():
+            assert re.fullmatch(r"[a-z]+(-[a-z]+)*", name), f"{name} is not in kebab case"
+            assert about["description"].endswith("."), f"{name} has no sentence that describes it"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_inputs_are_the_options_of_the_command(command: str) -> None:
+    inputs = action(command)["inputs"]
+    assert set(inputs) - NOT_OPTIONS == set(options(command))
+    assert set(inputs) >= NOT_OPTIONS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_defaults_are_those_of_the_command(command: str) -> None:
+    """An input left out has to mean what the option left out means; empty is always "not given"."""
+    for name, parameter in options(command).items():
+        default = action(command)["inputs"][name].get("default", "")
+        if default:
+            expected = str(parameter.default).lower() if isinstance(parameter.default, bool) else str(parameter.default)
+            assert default == expected, name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_input_reaches_the_command_by_the_variable_it_reads(command: str) -> None:
+    [step] = action(command)["runs"]["steps"]
+    wired = {name: re.fullmatch(r"\$\{\{ inputs\.([\w-]+) \}\}", value) for name, value in step["env"].items()}
+    assert all(wired.values())
+    found = {match[1]: name for name, match in wired.items() if match}
+    assert found.pop("token") == "GITHUB_TOKEN"
+    assert found.pop("tracking-uri") == "MLP_CI_TRACKING_URI"
+    variables = {name: parameter.envvar for name, parameter in options(command).items()}
+    assert found == variables
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_there_is_no_logic_and_no_expression_in_the_shell(command: str) -> None:
+    runs = action(command)["runs"]
+    assert runs["using"] == "composite"
+    [step] = runs["steps"]
+    assert set(step) == {"id", "shell", "env", "run"}
+    assert step["shell"] == "bash"
+    assert step["run"] == f'bash "$GITHUB_ACTION_PATH/../setup/run.sh" {command}'
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_outputs_come_from_the_step_by_their_own_name(command: str) -> None:
+    outputs = action(command)["outputs"]
+    assert set(outputs) == OUTPUTS[command] | {"outcome"}
+    for name, about in outputs.items():
+        assert about["value"] == "${{ steps.run.outputs." + name + " }}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_default_token_is_the_jobs_own(command: str) -> None:
+    assert action(command)["inputs"]["token"]["default"] == "${{ github.token }}"
+
+
+def test_actions_of_others_are_pinned_by_commit() -> None:
+    for path in (ROOT / "actions").glob("*/action.yml"):
+        for uses in re.findall(r"uses:\s*(\S+)", path.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", uses), f"{path}: {uses}"

@@ -1,0 +1,236 @@
+"""The workflow templates: GitHub's format, our rules for permissions and secrets, references that lead somewhere."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import jsonschema
+import pytest
+import yaml
+
+from mlp_ci.sandbox import workflows
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "workflow-templates"
+NAMES = ("deploy", "model-ci", "monitor", "promotion", "rollback")
+OURS = re.compile(r"mlp-ci/mlp-ci/actions/([\w-]+)@v\d+")
+TRIGGERS = {
+    "model-ci": {"push", "pull_request"},
+    "promotion": {"pull_request_target", "pull_request_review"},
+    "deploy": {"push", "schedule", "workflow_dispatch"},
+    "monitor": {"schedule", "workflow_dispatch"},
+    "rollback": {"workflow_dispatch"},
+}
+
+
+def text(name: str) -> str:
+    """The template as it is once someone has taken it up."""
+    return (FOLDER / f"{name}.yml").read_text(encoding="utf-8").replace("$default-branch", "main")
+
+
+def template(name: str) -> dict[str, Any]:
+    loaded = yaml.load(text(name), Loader=workflows.Loader)
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def properties(name: str) -> dict[str, Any]:
+    loaded = json.loads((FOLDER / f"{name}.properties.json").read_text(encoding="utf-8"))
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def steps(name: str) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """(job id, job, step) of every step."""
+    return [(id, job, step) for id, job in template(name)["jobs"].items() for step in job["steps"]]
+
+
+def test_the_folder_is_flat_and_holds_pairs() -> None:
+    files = {path.name for path in FOLDER.iterdir()}
+    pairs = {f"{name}{ending}" for name in NAMES for ending in (".yml", ".properties.json")}
+    assert files == pairs | {"mlp-ci.svg"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_properties_are_what_github_asks_for(name: str) -> None:
+    schema = json.loads(Path(__file__).with_name("template.schema.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker()).validate(properties(name))
+    assert properties(name)["name"] == template(name)["name"]
+    assert (FOLDER / f"{properties(name)['iconName']}.svg").is_file()
+    [pattern] = properties(name)["filePatterns"]
+    assert re.search(pattern, "model.yaml")
+    assert not re.search(pattern, "my-model.yaml")
+
+
+def test_names_are_unique() -> None:
+    assert len({properties(name)["name"] for name in NAMES}) == len(NAMES)
+
+
+def test_the_icon_is_a_small_picture_without_scripts() -> None:
+    root = ET.parse(FOLDER / "mlp-ci.svg").getroot()
+    assert root.get("viewBox")
+    tags = {element.tag.rpartition("}")[2] for element in root.iter()}
+    assert tags <= {"svg", "path", "circle", "rect", "g", "title"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_says_what_it_does_and_how_to_set_it_up(name: str) -> None:
+    header = [line for line in text(name).splitlines() if line.startswith("#")]
+    assert len(header[0]) > 40
+    numbers = [match[1] for line in header if (match := re.match(r"#   (\d)\. ", line))]
+    assert numbers == [str(number + 1) for number in range(len(numbers))]
+    assert numbers, "no setup step"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_triggers(name: str) -> None:
+    on = template(name)["on"]
+    assert set(on) == TRIGGERS[name]
+    for event in ("push", "pull_request", "pull_request_target"):
+        if event in on:
+            assert on[event]["branches"] == ["main"]
+    raw = (FOLDER / f"{name}.yml").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?<!\$)\$[a-z][a-z-]+", raw)) <= {"$default-branch"}, "GitHub fills in no other placeholder"
+
+
+@pytest.mark.parametrize("name", ["deploy", "monitor"])
+def test_schedules_keep_off_the_full_hour(name: str) -> None:
+    for row in template(name)["on"]["schedule"]:
+        assert not set(row["cron"].split()[0].split(",")) & {"0", "*", "30"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_permissions_are_granted_per_job_each_with_a_reason(name: str) -> None:
+    assert template(name)["permissions"] == {}
+    for job in template(name)["jobs"].values():
+        assert isinstance(job["permissions"], dict)
+        assert job["permissions"]
+    grants = re.findall(r"^      ([a-z-]+): (?:read|write)(.*)$", text(name), re.MULTILINE)
+    assert len(grants) == sum(len(job["permissions"]) for job in template(name)["jobs"].values())
+    assert all(re.fullmatch(r" # .{10,}", reason) for _, reason in grants)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_job_has_a_timeout_and_the_workflow_a_concurrency_group(name: str) -> None:
+    loaded = template(name)
+    assert all(1 <= job["timeout-minutes"] <= 360 for job in loaded["jobs"].values())
+    assert loaded["concurrency"]["group"]
+    cancels = {
+        "model-ci": "${{ github.event_name == 'pull_request' }}",
+        "promotion": True,
+        "deploy": False,
+        "monitor": False,
+        "rollback": False,
+    }
+    assert loaded["concurrency"]["cancel-in-progress"] == cancels[name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_uses_is_ours_or_pinned_and_every_input_exists(name: str) -> None:
+    for _, _, step in steps(name):
+        match = OURS.fullmatch(step["uses"])
+        if match is None:
+            assert re.fullmatch(r"actions/checkout@[0-9a-f]{40}", step["uses"])
+            assert f"{step['uses']} # v" in text(name), "the version stands beside the commit"
+            assert step["with"]["persist-credentials"] is False
+            continue
+        action = yaml.safe_load((ROOT / "actions" / match[1] / "action.yml").read_text(encoding="utf-8"))
+        assert set(step.get("with", {})) <= set(action["inputs"])
+        missing = {key for key, about in action["inputs"].items() if about.get("required")} - set(step.get("with", {}))
+        assert not missing
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_that_steps_read_exist(name: str) -> None:
+    uses = {step["id"]: OURS.fullmatch(step["uses"]) for _, _, step in steps(name) if "id" in step}
+    for id, output in re.findall(r"steps\.([\w-]+)\.outputs\.([\w-]+)", text(name)):
+        match = uses[id]
+        assert match is not None
+        action = yaml.safe_load((ROOT / "actions" / match[1] / "action.yml").read_text(encoding="utf-8"))
+        assert output in action["outputs"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_secret_in_a_job_that_a_pull_request_starts(name: str) -> None:
+    loaded = template(name)
+    assert "secrets." not in json.dumps({key: value for key, value in loaded.items() if key != "jobs"})
+    for id, job in loaded["jobs"].items():
+        by_pull_request = any(event.startswith("pull_request") for event in loaded["on"])
+        kept_out = job.get("if") == "github.event_name == 'push'"
+        assert kept_out or not by_pull_request or "secrets." not in json.dumps(job), id
+
+
+def test_training_refuses_the_code_of_forks() -> None:
+    jobs = template("model-ci")["jobs"]
+    for id, job in jobs.items():
+        trains = any("/actions/train@" in step["uses"] for step in job["steps"])
+        same_repository = "github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
+        assert trains
+        assert same_repository or job["if"] == "github.event_name == 'push'", id
+
+
+def test_the_workflow_on_pull_request_target_checks_nothing_out_and_runs_no_shell() -> None:
+    for _, _, step in steps("promotion"):
+        assert "checkout" not in step["uses"]
+        assert "run" not in step
+    assert template("promotion")["on"]["pull_request_target"]["paths"] == ["promotion.yaml"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_template_runs_shell(name: str) -> None:
+    assert not [step for _, _, step in steps(name) if "run" in step]
+
+
+def test_the_loop_goes_through_the_actions_in_order() -> None:
+    order = {name: [OURS.fullmatch(step["uses"]) for _, _, step in steps(name)] for name in NAMES}
+    names = {name: [match[1] for match in matches if match] for name, matches in order.items()}
+    check = ["validate", "train", "evaluate"]
+    assert names["model-ci"] == [*check, *check, "register"]
+    assert names["monitor"] == ["monitor", "cost", "retrain"]
+    assert (names["promotion"], names["deploy"], names["rollback"]) == (["approvals"], ["deploy"], ["rollback"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_sandbox_reads_the_template_as_github_does(name: str) -> None:
+    workflow = workflows.parse(f".github/workflows/{name}.yml", text(name))
+    event = {"promotion": "pull_request_review", "rollback": "workflow_dispatch"}.get(name, "push")
+    if name == "monitor":
+        event = "schedule"
+    trigger = workflows.Trigger(event, "submitted", "refs/heads/main", ["promotion.yaml", "train.py"], "23 * * * *")
+    assert workflows.starts(workflow, trigger)
+    elsewhere = workflows.Trigger("push", "", "refs/heads/topic", ["promotion.yaml"])
+    assert not workflows.starts(workflow, elsewhere)
+
+
+def test_all_linters_are_content() -> None:
+    """zizmor with its strictest persona, and actionlint where `make lint` has put it."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "lint_workflows.py", "--no-install"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_linters_find_what_is_wrong(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yml"
+    bad.write_text(
+        "on: push\njobs:\n  a:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n"
+        "      - run: echo ${{ github.event.head_commit.message }}\n"
+    )
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools" / "lint_workflows.py", "--no-install", bad],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "template-injection" in done.stdout
+    assert "unpinned-uses" in done.stdout
