@@ -46,7 +46,7 @@ class Token(Record):
     kind: str
     repo_id: int | None
     run_id: int | None
-    permissions: Json
+    permissions: Json | None
 
 
 @dataclass(frozen=True)

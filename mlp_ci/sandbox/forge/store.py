@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
-from functools import cache
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlp_ci import clock
 from mlp_ci.sandbox.forge.records import Record, Repo, User, ddl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 R = TypeVar("R", bound=Record)
 
@@ -77,49 +78,50 @@ class Store:
             if self._depth == 0:
                 self._db.execute("COMMIT")
 
-    def find(self, kind: type[R], where: str = "1", *args: Any, order: str = "id") -> list[R]:
+    def find(self, kind: type[R], /, where: str = "1", *args: Any, order: str = "id") -> list[R]:
         """All rows of ``kind`` that match the SQL condition ``where`` (with ``?`` for ``args``)."""
-        sql = f"SELECT * FROM {kind.TABLE} WHERE {where} ORDER BY {order}"  # noqa: S608 - no outside text in it
+        sql = f"SELECT * FROM {kind.TABLE} WHERE {where} ORDER BY {order}"
         with self._lock:
             rows = self._db.execute(sql, args).fetchall()
         return [_record(kind, row) for row in rows]
 
-    def first(self, kind: type[R], where: str, *args: Any, order: str = "id") -> R | None:
+    def first(self, kind: type[R], /, where: str, *args: Any, order: str = "id") -> R | None:
         rows = self.find(kind, where, *args, order=f"{order} LIMIT 1")
         return rows[0] if rows else None
 
-    def get(self, kind: type[R], id: int) -> R:
+    def get(self, kind: type[R], /, id: int) -> R:
         """The row that must exist; a missing one is a bug, not an answer."""
         row = self.first(kind, "id = ?", id)
         if row is None:
-            raise KeyError(f"{kind.__name__} {id}")
+            msg = f"{kind.__name__} {id}"
+            raise KeyError(msg)
         return row
 
-    def count(self, kind: type[Record], where: str = "1", *args: Any) -> int:
+    def count(self, kind: type[Record], /, where: str = "1", *args: Any) -> int:
         with self._lock:
-            sql = f"SELECT COUNT(*) FROM {kind.TABLE} WHERE {where}"  # noqa: S608 - no outside text in it
+            sql = f"SELECT COUNT(*) FROM {kind.TABLE} WHERE {where}"
             return int(self._db.execute(sql, args).fetchone()[0])
 
-    def insert(self, kind: type[R], **values: Any) -> R:
+    def insert(self, kind: type[R], /, **values: Any) -> R:
         columns = ", ".join(values)
         marks = ", ".join("?" * len(values))
         with self.tx():
-            sql = f"INSERT INTO {kind.TABLE} ({columns}) VALUES ({marks})"  # noqa: S608 - columns come from code
-            row = self._db.execute(sql, [_column(v) for v in values.values()])
+            sql = f"INSERT INTO {kind.TABLE} ({columns}) VALUES ({marks})"
+            row = self._db.execute(sql, _columns(kind, values))
             return self.get(kind, row.lastrowid or 0)
 
-    def update(self, record: R, **values: Any) -> R:
+    def update(self, record: R, /, **values: Any) -> R:
         """Change columns of ``record``'s row; gives the row as it is now."""
         kind = type(record)
         sets = ", ".join(f"{name} = ?" for name in values)
         with self.tx():
-            sql = f"UPDATE {kind.TABLE} SET {sets} WHERE id = ?"  # noqa: S608 - columns come from code
-            self._db.execute(sql, [*(_column(v) for v in values.values()), record.id])
+            sql = f"UPDATE {kind.TABLE} SET {sets} WHERE id = ?"
+            self._db.execute(sql, [*_columns(kind, values), record.id])
             return self.get(kind, record.id)
 
-    def delete(self, kind: type[Record], where: str, *args: Any) -> int:
+    def delete(self, kind: type[Record], /, where: str, *args: Any) -> int:
         with self.tx():
-            sql = f"DELETE FROM {kind.TABLE} WHERE {where}"  # noqa: S608 - no outside text in it
+            sql = f"DELETE FROM {kind.TABLE} WHERE {where}"
             return self._db.execute(sql, args).rowcount
 
     def user(self, login: str) -> User | None:
@@ -129,12 +131,21 @@ class Store:
         return self.first(Repo, "owner = ? COLLATE NOCASE AND name = ? COLLATE NOCASE", owner, name)
 
 
-def _column(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, (dict, list, tuple)) else value
+def _columns(kind: type[Record], values: dict[str, Any]) -> list[Any]:
+    coded = {name for name, convert in _converters(kind).items() if convert is json.loads}
+    return [json.dumps(v) if name in coded and v is not None else v for name, v in values.items()]
 
 
-@cache
+_CONVERTERS: dict[str, dict[str, Callable[[Any], Any]]] = {}
+
+
 def _converters(kind: type[Record]) -> dict[str, Callable[[Any], Any]]:
+    if kind.TABLE not in _CONVERTERS:
+        _CONVERTERS[kind.TABLE] = _converters_of(kind)
+    return _CONVERTERS[kind.TABLE]
+
+
+def _converters_of(kind: type[Record]) -> dict[str, Callable[[Any], Any]]:
     by_type: dict[str, Callable[[Any], Any]] = {"bool": bool, "Json": json.loads}
     found = {f.name: by_type.get(str(f.type).partition(" | ")[0]) for f in fields(kind)}
     return {name: convert for name, convert in found.items() if convert is not None}
