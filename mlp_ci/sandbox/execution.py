@@ -155,6 +155,8 @@ class Execution:
 
     def run(self) -> str:
         """Do the run, tell the forge, leave nothing behind; return the conclusion."""
+        if self.forge.cancel_requested(self.plan.run):
+            self.cancel()
         self.forge.start_run(self.plan.run)
         try:
             conclusion = self._run()

@@ -45,6 +45,8 @@ class ForgeQueue:
 
     def create_run(self, event: Event, path: str, name: str, title: str) -> tuple[int, int] | None:
         run = runs.create_run(self.forge, self.forge.store.get(rows.Event, event.id), path, name, title)
+        if run.title != title:  # a dispatched run is made by the API, which evaluates no `run-name`
+            self.forge.store.update(run, title=title)
         return None if run.status == "completed" else (run.id, run.run_number)
 
     def start_run(self, run: int) -> None:
