@@ -1,0 +1,72 @@
+"""Processes that outlive the command that started them: recognised by pid and start time, so a reused pid is no one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# What a served model may see of the environment: no tokens, no addresses of the platform.
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that ran at some time; ``started`` is its start time in the kernel's own unit."""
+
+    pid: int
+    started: str
+
+    @property
+    def alive(self) -> bool:
+        return start_time(self.pid) == self.started
+
+    def send(self, number: int) -> None:
+        """Signal it, if it still runs."""
+        if self.alive:
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                return  # it ended between the two lines
+
+    def end(self, patience: float) -> None:
+        """Ask it to end; after ``patience`` seconds make it."""
+        self.send(signal.SIGTERM)
+        deadline = time.monotonic() + patience
+        while self.alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.send(signal.SIGKILL)
+        while self.alive:
+            time.sleep(0.005)
+
+
+def from_json(raw: Any) -> Process | None:
+    """A process from a state file; None for anything else."""
+    if isinstance(raw, Mapping) and isinstance(raw.get("pid"), int):
+        return Process(raw["pid"], str(raw.get("started")))
+    return None
+
+
+def start_time(pid: int) -> str | None:
+    """When the process ``pid`` started; None when there is none, or only a zombie."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            return None
+        return None if fields[0] in "ZX" else fields[19]
+    shown = subprocess.run(
+        ["ps", "-o", "lstart=,stat=", "-p", str(pid)], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return None if not shown or shown.split()[-1].startswith("Z") else " ".join(shown.split()[:-1])
+
+
+def environment(extra: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a served process: the few variables it needs, and ``extra``."""
+    return {**{k: os.environ[k] for k in PASSED_ON if k in os.environ}, "PYTHONUNBUFFERED": "1", **extra}

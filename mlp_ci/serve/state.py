@@ -1,0 +1,262 @@
+"""What runs for one model in one stage of the local target, as a file: the fact that everything else is derived from.
+
+``state.json`` is written by commands, under a lock and atomically; ``gateway.json`` is derived from it for the gateway
+and ``processes.json`` is the supervisor's. Times are ISO 8601 in UTC, by the project's clock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlp_ci.errors import OutsideError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+STABLE, CANARY = "stable", "canary"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveFact:
+    """The version that has the traffic of a stage. ``running`` is False when its processes are gone (a reboot).
+
+    ``previous`` is the version that a rollback would go back to, if there is one.
+    """
+
+    version: int
+    digest: str
+    since: datetime
+    address: str
+    previous: int | None
+    running: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A time during which a version had the traffic of a stage; ``ended`` is None while it lasts."""
+
+    stage: str
+    version: int
+    digest: str
+    started: datetime
+    ended: datetime | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """One model in one stage, under ``home`` (the target's folder on this machine)."""
+
+    home: Path
+    model: str
+    stage: str
+
+    @property
+    def folder(self) -> Path:
+        return self.home / self.model / self.stage
+
+    @property
+    def state_file(self) -> Path:
+        return self.folder / "state.json"
+
+    @property
+    def gateway_file(self) -> Path:
+        return self.folder / "gateway.json"
+
+    @property
+    def processes_file(self) -> Path:
+        return self.folder / "processes.json"
+
+    @property
+    def token_file(self) -> Path:
+        return self.folder / "token"
+
+    def __str__(self) -> str:
+        return f"{self.model} in {self.stage}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A version's server that should run: on this port, with this artefact."""
+
+    version: int
+    digest: str
+    port: int
+    artefact: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A share of the traffic: ``weight`` in per cent, ``arm`` is stable or canary."""
+
+    version: int
+    weight: int
+    arm: str = STABLE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Bytes that were rolled back here, and that deploy does not bring back on its own."""
+
+    version: int
+    digest: str
+    reason: str
+    since: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reversal:
+    """A rollback whose traffic has moved. ``done`` names the later steps that are finished: git, alias, deployment."""
+
+    held: Held
+    version: int
+    digest: str
+    done: tuple[str, ...] = ()
+    pull: int | None = None
+
+
+@dataclass
+class State:
+    """The whole ``state.json``. ``announced`` is the version whose alias and deployment record were made."""
+
+    model: str
+    stage: str
+    generation: int = 0
+    gateway_port: int = 0
+    python: str = ""
+    clock_file: str = ""
+    stopped: bool = False
+    servers: dict[int, Server] = field(default_factory=dict)
+    arms: list[Arm] = field(default_factory=list)
+    live: int | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    held: list[Held] = field(default_factory=list)
+    reversal: Reversal | None = None
+    announced: int | None = None
+    log: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.gateway_port}"
+
+    def digest_of(self, version: int) -> str | None:
+        """The digest that ``version`` last had when it ran here."""
+        digests = [str(h["digest"]) for h in self.history if h["version"] == version]
+        return digests[-1] if digests else None
+
+    def canary(self) -> int | None:
+        """The version that is on its way in, if there is one."""
+        return next((a.version for a in self.arms if a.arm == CANARY), None)
+
+    def previous(self) -> int | None:
+        """The version before the live one that was not itself rolled back."""
+        bad = {h.digest for h in self.held}
+        before = [h for h in self.history if h["version"] != self.live and h["digest"] not in bad]
+        return int(before[-1]["version"]) if before else None
+
+    def hand_over(self, version: int, digest: str, now: datetime) -> None:
+        """Note that ``version`` has all the traffic from ``now`` on; the interval before ends."""
+        if self.live != version:
+            for interval in self.history:
+                interval["ended"] = interval["ended"] or now.isoformat()
+            self.history.append({"version": version, "digest": digest, "started": now.isoformat(), "ended": None})
+        self.live = version
+        self.arms = [Arm(version=version, weight=100)]
+
+
+def read(place: Place) -> State | None:
+    """The state of ``place``, or None when nothing ever ran there."""
+    try:
+        text = place.state_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    try:
+        raw = json.loads(text)
+        return State(
+            **{
+                **raw,
+                "servers": {int(k): Server(**v) for k, v in raw["servers"].items()},
+                "arms": [Arm(**a) for a in raw["arms"]],
+                "held": [Held(**h) for h in raw["held"]],
+                "reversal": _reversal(raw["reversal"]),
+            }
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        msg = f"{place.state_file} cannot be read: {error}"
+        fix = f"move {place.folder} away and run `mlp-ci deploy` again"
+        raise OutsideError(msg, why="it says what runs for this stage", fix=fix) from error
+
+
+def _reversal(raw: Mapping[str, Any] | None) -> Reversal | None:
+    if raw is None:
+        return None
+    return Reversal(**{**raw, "held": Held(**raw["held"]), "done": tuple(raw["done"])})
+
+
+@contextmanager
+def changing(place: Place) -> Iterator[State]:
+    """Read the state under a lock, let the caller change it, and write it: all of it or nothing."""
+    place.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (place.folder / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        state = read(place) or State(model=place.model, stage=place.stage)
+        before = asdict(state)
+        yield state
+        if asdict(state) != before:
+            state.generation += 1
+            write_json(place.state_file, asdict(state))
+        plan = gateway_plan(state)
+        if read_json(place.gateway_file) != plan:  # also after a command that was killed right here
+            write_json(place.gateway_file, plan)
+
+
+@contextmanager
+def one_rollout(place: Place) -> Iterator[None]:
+    """Hold the right to move traffic to a new version; the lock ends with the process that holds it."""
+    place.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (place.folder / "rollout.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"another deploy is under way for {place}"
+            raise OutsideError(msg, fix="wait until it is done, then run this again") from error
+        yield
+
+
+def gateway_plan(state: State) -> dict[str, Any]:
+    """``gateway.json``: where requests go and how they are logged."""
+    return {
+        "generation": state.generation,
+        "model": state.model,
+        "stage": state.stage,
+        "arms": [{**asdict(a), "url": state.servers[a.version].url} for a in state.arms if a.version in state.servers],
+        "log": state.log,
+    }
+
+
+def read_json(file: Path) -> Any:
+    """The JSON in ``file``; None when there is none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def write_json(file: Path, value: Any) -> None:
+    """Replace ``file`` in one step; readers see the old or the new text, and a crash leaves one of them."""
+    scratch = file.with_name(f".{file.name}.{os.getpid()}")
+    with scratch.open("w", encoding="utf-8") as stream:
+        json.dump(value, stream, indent=1)
+        stream.flush()
+        os.fsync(stream.fileno())
+    scratch.replace(file)
