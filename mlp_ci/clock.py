@@ -1,12 +1,15 @@
 """The clock: real time, unless ``MLP_CLOCK_FILE`` names a file that holds an ISO 8601 instant.
 
-The sandbox moves that file forward so that months pass in minutes; nothing else ever fakes time.
+An instant alone stands still. ``<instant> @ <seconds since the epoch>`` goes on from that instant as real time does
+from those seconds: so it is in the sandbox, which moves it forward to let months pass in minutes. Nothing else ever
+fakes time.
 """
 
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mlp_ci.errors import InputError
@@ -19,7 +22,14 @@ def now() -> datetime:
     file = os.environ.get(ENV)
     if not file:
         return datetime.now(UTC)
-    return parse_instant(Path(file).read_text(encoding="utf-8").strip())
+    return instant_of(Path(file).read_text(encoding="utf-8"))
+
+
+def instant_of(text: str) -> datetime:
+    """What time it is by the text of a clock file."""
+    instant, _, began = text.strip().partition(" @ ")
+    passed = time.time() - float(began) if began else 0.0
+    return parse_instant(instant) + timedelta(seconds=passed)
 
 
 def parse_instant(text: str) -> datetime:
@@ -33,7 +43,7 @@ def parse_instant(text: str) -> datetime:
 
 
 def set_instant(file: Path, instant: datetime) -> None:
-    """Move the clock in ``file``; readers see the old or the new instant, never half of one."""
+    """Move the clock in ``file``, from where it goes on with real time; readers see the old or the new instant, never half of one."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    scratch.write_text(instant.astimezone(UTC).isoformat(), encoding="utf-8")
+    scratch.write_text(f"{instant.astimezone(UTC).isoformat()} @ {time.time():.3f}", encoding="utf-8")
     scratch.replace(file)

@@ -77,7 +77,7 @@ def status(root: Path) -> Report:
     report.links = [("repositories", home.forge_url), ("runs and versions", home.mlflow_url)]
     report.data = {"home": str(root), "forge": home.forge_url, "mlflow": home.mlflow_url}
     if home.clock_file.exists():
-        report.data["clock"] = home.clock_file.read_text(encoding="utf-8")
+        report.data["clock"] = clock.instant_of(home.clock_file.read_text(encoding="utf-8")).isoformat()
     return report
 
 
