@@ -150,6 +150,16 @@ class Hub:
         found = self.wire.pages(self._path("commits", sha, "pulls"), "find the pull request of a commit")
         return [int(p["number"]) for p in found]
 
+    def pulls_merged_as(self, sha: str) -> list[int]:
+        """Numbers of recently closed pull requests whose merge commit is ``sha``.
+
+        The index behind :meth:`pulls_of_commit` can lag behind a merge by seconds; this list does not.
+        """
+        path, why = self._path("pulls"), "look for the pull request of a merge"
+        newest = {"state": "closed", "sort": "updated", "direction": "desc"}
+        found = self.wire.pages(path, why, limit=100, base=self.default_branch, **newest)
+        return [int(p["number"]) for p in found if p.get("merge_commit_sha") == sha and p.get("merged_at")]
+
     def pulls_of_branch(self, branch: str, state: str = "open") -> list[Mapping[str, Any]]:
         """Pull requests from ``branch`` into the default branch, newest first (state: open, closed or all)."""
         head = f"{self.place.owner}:{branch}"

@@ -4,7 +4,8 @@ No clock, no network, no file: everything it may know is in the :class:`Case`.
 
 The rules, for one stage entry that a pull request changes:
 
-- the pull request is open or merged, goes to the default branch, is no draft, and changes promotion.yaml alone;
+- the pull request is open or merged, goes to the default branch, is no draft, changes promotion.yaml alone, and in
+  it one stage's entry (or lifts a quarantine);
 - every commit in it is by somebody GitHub knows, so that nobody approves their own work under another address;
 - enough people approved exactly this head. A person counts when they may write to the repository, are no bot, and
   are neither the author of the pull request nor author or committer of a commit in it. Of each person only the latest
@@ -145,6 +146,11 @@ def _pull_rules(case: Case) -> Iterable[Finding]:
         yield _fail("state", "it was closed without a merge", fix="reopen it, or run `mlp-ci promote` again")
     if pull.draft and pull.state == "open":
         yield _fail("state", "it is a draft", fix="mark it as ready for review")
+    stages = {*case.before.stages, *case.after.stages}
+    also = [s for s in sorted(stages) if s != case.stage and case.before.stages.get(s) != case.after.stages.get(s)]
+    if also:
+        fix = "promote to one stage at a time"
+        yield _fail("one-entry", f"it also changes {', '.join(also)}", fix=fix)
     if case.after.model != case.before.model:
         what = f"it changes the model's name from {case.before.model} to {case.after.model}"
         yield _fail("model", what, fix=f"keep `model: {case.before.model}`")

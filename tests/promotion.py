@@ -1,0 +1,215 @@
+"""A forge with the sandbox's people and one model repository, for tests of GitHub and of promotions."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mlp_ci.context import Context, GitHubPlace
+from mlp_ci.github import Hub, connect
+from mlp_ci.sandbox.forge import merging, pulls, repositories, reviews, seed
+from mlp_ci.sandbox.forge.access import Actor, Forge
+from mlp_ci.sandbox.forge.records import Pull, Repo
+from mlp_ci.sandbox.forge.seed import Seed, SeedRepo, SeedRule, SeedTeam, SeedUser
+from mlp_ci.sandbox.forge.server import ForgeServer
+from mlp_ci.spec import PromotionSpec, Quarantined, StageEntry, render_promotion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+MODEL = "flight-delay"
+MODEL_YAML = """\
+apiVersion: mlp-ci/v1
+name: flight-delay
+team: growth
+tier: standard
+data:
+  train: data/train.parquet
+  test: data/test.parquet
+  target: delayed
+  columns:
+    distance: {type: float}
+train: {command: python train.py}
+evaluate:
+  gates:
+    - {metric: roc_auc, min: 0.7}
+"""
+PLATFORM_YAML = """\
+apiVersion: mlp-ci/v1
+organisation: acme
+stages: [{name: staging}, {name: production}]
+"""
+DIGESTS = {n: f"sha256:{n:064x}" for n in range(1, 10)}
+
+
+def entry(version: int) -> StageEntry:
+    return StageEntry(version=version, digest=DIGESTS[version])
+
+
+def promotion(quarantine: tuple[Quarantined, ...] = (), **stages: int) -> bytes:
+    """The text of promotion.yaml with these versions in these stages."""
+    entries = {stage: entry(version) for stage, version in stages.items()}
+    spec = PromotionSpec(apiVersion="mlp-ci/v1", model=MODEL, stages=entries, quarantine=quarantine)
+    return render_promotion(spec).encode()
+
+
+def world_seed(*, tier: str = "standard", rules: tuple[SeedRule, ...] = (), stages: str = "") -> Seed:
+    files = {
+        "model.yaml": MODEL_YAML.replace("tier: standard", f"tier: {tier}").encode(),
+        "promotion.yaml": stages.encode() or promotion(),
+        "train.py": b"print('trained')\n",
+    }
+    return Seed(
+        org="acme",
+        users=(
+            SeedUser("alice", "Alice Ash", "alice@acme.test", token="alice-token"),
+            SeedUser("bob", "Bob Birch", "bob@acme.test", token="bob-token"),
+            SeedUser("carol", "Carol Cedar", "carol@acme.test", role="admin", token="carol-token"),
+            SeedUser("dave", "Dave Dogwood", "dave@acme.test", token="dave-token"),
+            SeedUser("mlp-ci[bot]", "mlp-ci[bot]", kind="Bot", token="app-token"),
+        ),
+        repos=(
+            SeedRepo(MODEL, collaborators={"mlp-ci[bot]": "write", "dave": "read"}, files=files, rules=rules),
+            SeedRepo(".github", private=False, files={"platform.yaml": PLATFORM_YAML.encode()}),
+        ),
+        teams=(SeedTeam("growth-ml", ("alice", "bob"), {MODEL: "write"}), SeedTeam("platform", ("carol",))),
+    )
+
+
+TOKENS = {"alice": "alice-token", "bob": "bob-token", "carol": "carol-token", "dave": "dave-token", "app": "app-token"}
+
+
+class Faults:
+    """ASGI middleware between the client and the forge: counts requests, and fails those that a test names."""
+
+    def __init__(self) -> None:
+        self.requests: list[str] = []
+        self.plan: list[tuple[str, int, dict[str, str], bool]] = []
+        self._app: Any = None
+
+    def fail(self, request: str, status: int, *, times: int = 1, done: bool = False, **headers: str) -> None:
+        """Answer requests that contain ``request`` with ``status``; ``done``: only after the forge did the work."""
+        names = {name.replace("_", "-"): value for name, value in headers.items()}
+        self.plan += [(request, status, names, done)] * times
+
+    def __call__(self, app: Any) -> Any:
+        self._app = app
+        return self._handle
+
+    async def _handle(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        name = f"{scope['method']} {scope['path']}"
+        self.requests.append(name)
+        planned = next((p for p in self.plan if p[0] in name), None)
+        if planned is None:
+            await self._app(scope, receive, send)
+            return
+        self.plan.remove(planned)
+        _, status, headers, done = planned
+        if done:
+            await self._app(scope, receive, _swallow)
+        body = json.dumps({"message": "the server is on fire"}).encode()
+        sent = [(k.encode(), v.encode()) for k, v in {"content-type": "application/json", **headers}.items()]
+        await send({"type": "http.response.start", "status": status, "headers": sent})
+        await send({"type": "http.response.body", "body": body})
+
+    def writes(self) -> list[str]:
+        return [r for r in self.requests if not r.startswith("GET ")]
+
+
+async def _swallow(message: Any) -> None:
+    return None
+
+
+@dataclass
+class World:
+    """The forge, and shorthands for what people do there."""
+
+    server: ForgeServer
+    faults: Faults
+    folder: Path
+    tracking_uri: str = ""
+    registered: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def forge(self) -> Forge:
+        return self.server.forge
+
+    @property
+    def repo(self) -> Repo:
+        return seed.repo_of(self.forge, f"acme/{MODEL}")
+
+    def actor(self, login: str) -> Actor:
+        user = self.forge.store.user(login)
+        assert user is not None
+        return Actor(user)
+
+    def place(self, login: str = "app", **changes: Any) -> GitHubPlace:
+        known: dict[str, Any] = {
+            "owner": "acme",
+            "repo": MODEL,
+            "api_url": self.forge.api,
+            "server_url": self.server.url,
+            "token": TOKENS.get(login, login),
+        }
+        return GitHubPlace(**{**known, **changes})
+
+    def hub(self, login: str = "app", *, patience: float = 20.0) -> Hub:
+        return connect(self.place(login), patience=patience)
+
+    def ctx(self, login: str = "app", *, in_job: bool = False, event: Mapping[str, Any] | None = None) -> Context:
+        repo = self.folder / "checkout"
+        repo.mkdir(exist_ok=True)
+        return Context(
+            repo=repo,
+            work=self.folder / "work",
+            serve_home=self.folder / "serve",
+            prediction_log=self.folder / "log",
+            tracking_uri=self.tracking_uri,
+            github=self.place(login, event=event or {}, run_id="1" if in_job else ""),
+            in_job=in_job,
+        )
+
+    def push(self, login: str, files: Mapping[str, bytes | None], message: str = "Push", branch: str = "main") -> str:
+        """A commit straight onto a branch (made from main when it is new)."""
+        self.ensure_branch(branch)
+        return repositories.commit_files(self.forge, self.repo, self.actor(login), dict(files), message, branch)
+
+    def ensure_branch(self, branch: str) -> None:
+        hub = self.hub("carol")
+        if hub.trees.head(branch) is None:
+            hub.trees.point(branch, hub.head("main"), force=False)
+
+    def open(self, login: str, files: Mapping[str, bytes | None], branch: str, title: str = "Promote") -> int:
+        """A branch with one commit and a pull request from it, both by this person; returns the number."""
+        self.push(login, files, title, branch)
+        ends, text = (branch, "main"), (title, "")
+        return pulls.open_pull(self.forge, self.repo, self.actor(login), ends, text, draft=False).number
+
+    def pull_row(self, number: int) -> Pull:
+        row = self.forge.store.first(Pull, "repo_id = ? AND number = ?", self.repo.id, number)
+        assert row is not None
+        return row
+
+    def review(self, login: str, number: int, verdict: str = "APPROVE", commit: str = "") -> Any:
+        return reviews.submit(self.forge, self.actor(login), self.pull_row(number), verdict, f"{login} says", commit)
+
+    def merge(self, login: str, number: int, method: str = "merge") -> str:
+        row = self.pull_row(number)
+        return merging.merge(self.forge, self.repo, self.actor(login), row, merging.Wish(method))
+
+    def main(self) -> str:
+        return self.hub("carol").head("main")
+
+
+@contextmanager
+def running_world(folder: Path, described: Seed | None = None) -> Iterator[World]:
+    faults = Faults()
+    with ForgeServer(folder / "forge", wrap=faults) as server:
+        seed.apply(server.forge, described or world_seed())
+        yield World(server, faults, folder)
