@@ -14,17 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mlp_ci.errors import InputError, NothingToDo
+from mlp_ci.serve.processes import Process
 
 ORG = "acme"
 FILE = "sandbox.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Process:
-    """A process of the sandbox; ``started`` (seconds since the epoch) tells it from a later one with the same pid."""
-
-    pid: int
-    started: float
 
 
 @dataclass(frozen=True, kw_only=True)

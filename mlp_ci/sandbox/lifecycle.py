@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from mlp_ci import clock
 from mlp_ci.errors import OutsideError
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.sandbox import home as homes
-from mlp_ci.sandbox.home import Home, Process
+from mlp_ci.sandbox.home import Home
+from mlp_ci.serve.processes import Process, start_time
 
 LOGINS = ("alice", "bob", "carol", "dave", "mlp-ci[bot]")
 START_SECONDS = 90.0
@@ -33,7 +35,7 @@ def up(root: Path, *, instant: datetime | None = None, say: Callable[[str], None
     if instant is not None and not home.clock_file.exists():
         clock.set_instant(home.clock_file, instant)
     for name, command in _commands(home).items():
-        if not is_running(home.processes.get(name)):
+        if not _runs(home, name):
             say(f"starting {name}")
             home = home.with_processes(**{name: _start(home, name, command)})
             homes.write(home)
@@ -51,7 +53,7 @@ def down(root: Path) -> Report:
 
         stopped += [f"serving of {name}" for name in local.stop_all(home.serve_home)]
     for name, process in home.processes.items():
-        if is_running(process):
+        if process.alive:
             _stop(process)
             stopped.append(name)
     homes.write(Home(**{**vars(home), "processes": {}}))
@@ -64,9 +66,9 @@ def status(root: Path) -> Report:
     home = homes.read(root)
     rows, findings = [], []
     for name, address in (("forge", home.forge_url), ("mlflow", home.mlflow_url)):
-        process = home.processes.get(name)
-        running = is_running(process)
-        rows.append((name, Outcome.PASS if running else Outcome.FAIL, process.pid if process else None, address))
+        running = _runs(home, name)
+        pid = home.processes[name].pid if running else None
+        rows.append((name, Outcome.PASS if running else Outcome.FAIL, pid, address))
         if not running:
             fix = f"run `mlp-ci sandbox up`; its log is {home.logs / name}.log"
             findings.append(Finding(check="process", outcome=Outcome.FAIL, subject=name, message="is down", fix=fix))
@@ -81,18 +83,8 @@ def status(root: Path) -> Report:
     return report
 
 
-def is_running(process: Process | None) -> bool:
-    """Whether this very process is alive: the same pid, started at the same time."""
-    if process is None:
-        return False
-    import psutil
-
-    try:
-        found = psutil.Process(process.pid)
-        alive = found.status() != psutil.STATUS_ZOMBIE
-        return alive and abs(found.create_time() - process.started) < 1.0
-    except psutil.Error:
-        return False
+def _runs(home: Home, name: str) -> bool:
+    return name in home.processes and home.processes[name].alive
 
 
 def _create(root: Path) -> Home:
@@ -130,8 +122,6 @@ def _commands(home: Home) -> dict[str, list[str]]:
 
 
 def _start(home: Home, name: str, command: list[str]) -> Process:
-    import psutil
-
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "GH_", "MLFLOW_"))},
         # Two processes and 0.5 GB instead of ten and 2.6 GB.
@@ -151,7 +141,7 @@ def _start(home: Home, name: str, command: list[str]) -> Process:
             cwd=home.root,
             start_new_session=True,
         )
-    return Process(pid=started.pid, started=psutil.Process(started.pid).create_time())
+    return Process(started.pid, start_time(started.pid) or "")
 
 
 def _wait_until_it_answers(home: Home, name: str, address: str) -> None:
@@ -164,7 +154,7 @@ def _wait_until_it_answers(home: Home, name: str, address: str) -> None:
                 return
         except httpx.HTTPError:
             time.sleep(0.1)
-        if not is_running(home.processes.get(name)):
+        if not _runs(home, name):
             break
     log = home.logs / f"{name}.log"
     tail = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
@@ -173,16 +163,7 @@ def _wait_until_it_answers(home: Home, name: str, address: str) -> None:
 
 
 def _stop(process: Process) -> None:
-    """End a process and all it started: politely, then for good."""
-    import psutil
-
-    try:
-        parent = psutil.Process(process.pid)
-        family = [parent, *parent.children(recursive=True)]
-        parent.send_signal(signal.SIGTERM)
-        _, alive = psutil.wait_procs([parent], timeout=STOP_SECONDS)
-        for left in [p for p in {*family, *alive} if p.is_running()]:
-            left.kill()
-        psutil.wait_procs(family, timeout=5)
-    except psutil.NoSuchProcess:
-        return
+    """End a process, politely first, and then whatever is left of the group that it led."""
+    process.end(STOP_SECONDS)
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
