@@ -9,8 +9,11 @@ import sysconfig
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Protocol
 
+import mlp_ci
 from mlp_ci import clock
 from mlp_ci.errors import MlpError
 from mlp_ci.git import git
@@ -18,7 +21,6 @@ from mlp_ci.sandbox import act, expressions, workflows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from mlp_ci.sandbox.workflows import Workflow
 
@@ -217,7 +219,7 @@ class Execution:
             secrets={**(self.forge.secrets(event.repository) if inside else {}), "GITHUB_TOKEN": token},
             variables=contexts["vars"],
             labels=workflows.labels(plan.workflow, contexts),
-            repositories=place.repositories,
+            repositories={name: stage_actions(path, self.folder) for name, path in place.repositories.items()},
         )
 
     def _environment(self) -> dict[str, str]:
@@ -299,6 +301,18 @@ class Execution:
             count = next((at for at, line in enumerate(lines) if line[0] != job), len(lines))
             self.forge.append_log(self.plan.run, job, "".join(f"{text}\n" for _, text in lines[:count]))
             del lines[:count]
+
+
+def stage_actions(source: Path, folder: Path) -> Path:
+    """Copy what a run needs of a repository of actions; act copies all of it for every step, and a checkout is large.
+
+    The version beside the actions is that of this installation, so that install.sh takes the mlp-ci on PATH.
+    """
+    stage = Path(mkdtemp(prefix="actions-", dir=folder))
+    shutil.copytree(source / "actions", stage / "actions")
+    (stage / "mlp_ci").mkdir()
+    shutil.copy(mlp_ci.__file__, stage / "mlp_ci")
+    return stage
 
 
 def check_out(event: Event, folder: Path, server_url: str) -> Path:

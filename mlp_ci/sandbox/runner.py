@@ -6,6 +6,7 @@ Where a run here differs from one on github.com, because act differs:
 - Jobs of one run share one GITHUB_TOKEN, with the union of their `permissions`.
 - `actions/checkout` without `repository` or `ref` copies the work tree that is already here, with the whole history
   whatever `fetch-depth` says; credentials are never persisted. Any other action has to be among `repositories`.
+- act copies a repository of actions whole for every step that uses it; a run gets one with its `actions/` only.
 - Every runner label is this machine; a label that exists nowhere does not wait for a runner.
 - act ignores `timeout-minutes` of a job (not of a step): the deadline is kept here, by ending the job's processes until
   act gives up on it; the job is then `timed_out`.

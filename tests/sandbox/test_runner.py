@@ -8,7 +8,8 @@ import signal
 import subprocess
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -20,7 +21,6 @@ from mlp_ci.sandbox.runner import Runner, trigger_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 ZERO = "0" * 40
 
@@ -268,6 +268,19 @@ jobs:
     assert any(line.startswith("tracking http://127.0.0.1:8 as run 1 by /") for line in lines)
     assert lines[-2:] == ["0", "before it said push"], "a job without checkout starts in an empty folder"
     assert "sesame" not in run.log
+
+
+def test_the_actions_of_this_repository_run_in_it_without_being_installed(world: World) -> None:
+    """The real action, its real scripts, the real command line; there is no model in that folder, and it says so."""
+    root = Path(__file__).resolve().parents[2]
+    world.runner.place = replace(world.runner.place, repositories={"acme/mlp-ci@v1": root})
+    world.push(workflow("- uses: acme/mlp-ci/actions/approvals@v1\n  with: {path: nowhere, format: json}"))
+    started = time.monotonic()
+    [run] = world.settled()
+    assert time.monotonic() - started < 10, "act copied more than the actions"
+    assert (run.conclusion, run.jobs["one"].conclusion) == ("failure", "failure")
+    assert "installing it" not in run.log
+    assert "nowhere" in run.log
 
 
 def test_the_overhead_of_a_run_is_small(world: World) -> None:
