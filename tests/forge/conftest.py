@@ -1,28 +1,28 @@
-"""A forge on a free port, whose every answer is held to GitHub's OpenAPI description, with the sandbox's people in it."""
+"""A forge on a free port with the sandbox's people in it; every answer is held to GitHub's OpenAPI description."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import github
 import httpx
 import pytest
 from starlette.routing import Match
 
-sys.path.insert(0, str(Path(__file__).parent))
-from openapi import check
-
 from mlp_ci.sandbox.forge import seed
-from mlp_ci.sandbox.forge.access import Forge
-from mlp_ci.sandbox.forge.records import Event, Repo
+from mlp_ci.sandbox.forge.records import Event, Repo, User
 from mlp_ci.sandbox.forge.seed import Seed, SeedRepo, SeedTeam, SeedUser
 from mlp_ci.sandbox.forge.server import ForgeServer
+from tests.forge.openapi import check
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mlp_ci.sandbox.forge.access import Forge
 
 API = "/api/v3"
 WORLD = Seed(
@@ -114,6 +114,11 @@ class World:
 
     def repo_row(self, name: str = "acme/flight-delay") -> Repo:
         return seed.repo_of(self.forge, name)
+
+    def org(self) -> User:
+        found = self.forge.store.user("acme")
+        assert found is not None
+        return found
 
     def hub(self, login: str) -> github.Github:
         """PyGithub as this user."""

@@ -1,7 +1,7 @@
 """GitHub's published OpenAPI description, through githubkit: which model each operation's answer must fit.
 
-githubkit's generated client carries, per operation, the path template in its docstring and the response model in its call, so
-the mapping is read from there instead of being written a second time.
+githubkit's generated client carries, per operation, the path template in its docstring and the response model in its
+call, so the mapping is read from there instead of being written a second time.
 """
 
 from __future__ import annotations

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from github import GithubException
-from openapi import event_problem
+
+from tests.forge.openapi import event_problem
 
 if TYPE_CHECKING:
-    from conftest import World
+    from tests.forge.conftest import World
 
 
 def test_a_branch_becomes_a_reviewed_and_merged_pull_request(world: World) -> None:

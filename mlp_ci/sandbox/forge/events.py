@@ -1,7 +1,7 @@
 """The queue of things that may start workflows, with payloads as GitHub's webhooks carry them.
 
-An event stays ``new`` until the runner takes it, ``taken`` until the runner says it is done; after a crash the taken ones are
-handed out again, and because a run is unique per event and workflow file, nothing starts twice.
+An event stays ``new`` until the runner takes it, ``taken`` until the runner says it is done; after a crash the
+taken ones are handed out again, and because a run is unique per event and workflow file, nothing starts twice.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _pushed_commit(forge: Forge, repo: Repo, commit: Commit) -> dict[str, Any]:
 def pull_event(forge: Forge, repo: Repo, actor: Actor, pull: Pull, action: str, **extra: Any) -> Event:
     """A ``pull_request`` event; ``pull_request_target`` workflows start from the same one.
 
-    ``sha`` is the test merge; it is empty while the branches conflict, and then ``pull_request`` starts nothing (GitHub's rule).
+    ``sha`` is the test merge; it is empty while the branches conflict, and then ``pull_request`` starts nothing.
     """
     payload = {"action": action, "number": pull.number, "pull_request": _pull_payload(forge, repo, pull), **extra}
     return enqueue(forge, repo, actor, "pull_request", payload, **_pull_facts(repo, pull))

@@ -25,7 +25,7 @@ class Wish:
 
 
 def merge(forge: Forge, repo: Repo, actor: Actor, pull: Pull, wish: Wish) -> str:
-    """Merge and give the id of the new commit on the base branch. 405: not mergeable or not allowed; 409: the head has moved."""
+    """Merge; gives the new commit on the base branch. 405: not mergeable or not allowed; 409: the head has moved."""
     git, store = forge.git, forge.store
     with pushes.writing(forge, repo, actor):
         pull = store.get(Pull, pull.id)

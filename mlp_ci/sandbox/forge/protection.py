@@ -18,7 +18,7 @@ def rule_of(forge: Forge, repo: Repo, branch: str) -> Protection | None:
 
 
 def verdict_reviews(forge: Forge, pull: Pull) -> dict[str, Review]:
-    """Login → the review that counts: the latest that approves, asks for changes or was dismissed; comments do not count."""
+    """Login → the review that counts: the latest that approves, asks for changes or was dismissed (no mere comment)."""
     latest: dict[str, Review] = {}
     for review in forge.store.find(Review, "pull_id = ? AND state != 'COMMENTED'", pull.id):
         latest[forge.store.get(User, review.user_id).login] = review
@@ -43,9 +43,8 @@ def blockers(forge: Forge, repo: Repo, pull: Pull) -> list[str]:
         if missing > 0:
             found.append(f"At least {rule.approvals} approving review is required by reviewers with write access.")
     known = checks.verdicts(forge, repo, pull.head_sha)
-    for name in rule.required_checks:
-        if known.get(name) != "success":
-            found.append(f'Required status check "{name}" is {known.get(name, "expected")}.')
+    waiting = [name for name in rule.required_checks if known.get(name) != "success"]
+    found += [f'Required status check "{name}" is {known.get(name, "expected")}.' for name in waiting]
     if rule.strict and not forge.git.is_ancestor(repo, _tip(forge, repo, pull.base_ref), pull.head_sha):
         found.append("The head branch is not up to date with the base branch.")
     return found

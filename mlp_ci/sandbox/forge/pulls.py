@@ -17,7 +17,7 @@ WEB_FLOW = Person("GitHub", "noreply@github.com")
 def open_pull(
     forge: Forge, repo: Repo, actor: Actor, ends: tuple[str, str], text: tuple[str, str | None], *, draft: bool
 ) -> Pull:
-    """Open a pull request; ``ends`` is (head, base), head as ``branch`` or ``owner:branch``; ``text`` is (title, body)."""
+    """Open a pull request; ``ends``: (head, base), head as ``branch`` or ``owner:branch``; ``text``: (title, body)."""
     head, base = ends
     source, head_ref = _head(forge, repo, actor, head)
     head_sha = forge.git.refs(source, f"refs/heads/{head_ref}").get(f"refs/heads/{head_ref}")
@@ -105,7 +105,7 @@ def set_draft(forge: Forge, repo: Repo, actor: Actor, pull: Pull, draft: bool) -
 
 
 def follow(forge: Forge, repo: Repo, actor: Actor, moved: Moves) -> None:
-    """Branches of ``repo`` have moved: mark merged, synchronize or close the pull requests into it. The caller holds its lock."""
+    """Branches have moved: mark merged, synchronize or close pull requests into ``repo``. The caller holds its lock."""
     for pull in _open_pulls(forge, "repo_id = ?", repo.id):
         base = moved.get(f"refs/heads/{pull.base_ref}")
         head = moved.get(f"refs/heads/{pull.head_ref}") if pull.head_repo_id == repo.id else None
@@ -120,7 +120,7 @@ def follow(forge: Forge, repo: Repo, actor: Actor, moved: Moves) -> None:
 
 
 def follow_fork(forge: Forge, fork: Repo, actor: Actor) -> None:
-    """Bring pull requests from a fork up to the fork's branches. No lock may be held: the other repository's is taken."""
+    """Bring pull requests from a fork up to its branches. The caller holds no lock: the other repository's is taken."""
     for pull in _open_pulls(forge, "head_repo_id = ? AND repo_id != head_repo_id", fork.id):
         home = forge.store.get(Repo, pull.repo_id)
         new = forge.git.refs(fork, f"refs/heads/{pull.head_ref}").get(f"refs/heads/{pull.head_ref}", ZERO)
@@ -130,7 +130,7 @@ def follow_fork(forge: Forge, fork: Repo, actor: Actor) -> None:
 
 
 def refresh(forge: Forge, repo: Repo, pull: Pull, *, keep_base: bool = False) -> Pull:
-    """Compute again whether the pull request merges cleanly, and put refs/pull/N/head and refs/pull/N/merge in place."""
+    """Compute again whether it merges cleanly, and put refs/pull/N/head and refs/pull/N/merge in place."""
     git = forge.git
     tip = git.refs(repo, f"refs/heads/{pull.base_ref}")[f"refs/heads/{pull.base_ref}"]
     tree = git.merge_tree(repo, tip, pull.head_sha)
@@ -188,7 +188,7 @@ def _head_moved(forge: Forge, repo: Repo, actor: Actor, pull: Pull, new: str) ->
 
 
 def _merged(forge: Forge, repo: Repo, actor: Actor, pull: Pull, old: str, new: str) -> bool:
-    """Whether the move of the base branch merged the pull request (by its button, or by a push that contains its head)."""
+    """Whether the move of the base branch merged it, by its button or by a push that contains its head."""
     if new == ZERO:
         return False
     git = forge.git

@@ -1,7 +1,7 @@
-"""Every change of a branch or tag, however it came (git, API, merge), is announced here: push events, pull requests that follow.
+"""Every change of a branch or tag (by git, API or merge) is announced here: push events, pull requests that follow.
 
-The table ``refs`` holds what was announced last. A change is found by comparing it with git, so a server killed between moving a
-ref and announcing it does so when it starts again, in the name of whoever was writing.
+The table ``refs`` holds what was announced last. A change is found by comparing it with git, so a server killed between
+moving a ref and announcing it does so when it starts again, in the name of whoever was writing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def writing(forge: Forge, repo: Repo, actor: Actor) -> Iterator[None]:
-    """Hold the repository while its refs change; afterwards everything that changed is announced as ``actor``'s doing."""
+    """Hold the repository while its refs change; afterwards all that changed is announced as ``actor``'s doing."""
     with forge.git.lock(repo):
         announce(forge, repo)
         forge.store.update(repo, writer_id=actor.user.id, writer_quiet=actor.quiet)

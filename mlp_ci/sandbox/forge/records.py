@@ -1,4 +1,4 @@
-"""What the forge remembers: one frozen dataclass per table. The SQLite schema is generated from them, so there is one truth.
+"""What the forge remembers: one frozen dataclass per table, from which the SQLite schema is generated.
 
 Instants are text, ``2026-01-31T08:00:00Z``. A ``Json`` column holds JSON; an ``X | None`` column may be NULL.
 """
@@ -89,7 +89,7 @@ class TeamRepo(Record):
 
 @dataclass(frozen=True)
 class Repo(Record):
-    """A repository. ``writer_id`` is set while somebody changes its refs, so that a crash in between can be made good."""
+    """A repository. ``writer_id`` is set while somebody changes its refs, so that a crash can be made good."""
 
     TABLE = "repos"
     KEYS = ("UNIQUE (owner COLLATE NOCASE, name COLLATE NOCASE)",)
@@ -188,7 +188,7 @@ class Pull(Record):
     """A pull request; ``id`` is also its issue's id.
 
     ``mergeable`` and ``merge_sha`` (the test merge, then the real one) are facts computed whenever head or base moves.
-    ``intent_sha`` is written before the base branch moves, so that a merge interrupted after that is finished by the next start.
+    ``intent_sha`` is written before the base branch moves, so that an interrupted merge is finished by the next start.
     """
 
     TABLE = "pulls"
@@ -360,7 +360,7 @@ class Environment(Record):
 class Event(Record):
     """Something that may start workflows. ``state``: new | taken | done.
 
-    ``ref`` and ``sha`` are what a workflow checks out (GITHUB_REF, GITHUB_SHA), ``head_sha`` is where its checks belong.
+    ``ref`` and ``sha`` are what a workflow checks out (GITHUB_REF, GITHUB_SHA); its checks belong on ``head_sha``.
     A ``suppressed`` event was caused by a run's own token: it is recorded and starts nothing, as on github.com.
     """
 

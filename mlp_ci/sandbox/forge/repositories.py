@@ -26,14 +26,15 @@ def create(forge: Forge, owner: User, name: str, *, private: bool = False, descr
             raise invalid(msg, "name", "custom", "name already exists on this account")
         repo = forge.store.insert(
             Repo, owner_id=owner.id, owner=owner.login, name=name, private=private, description=description,
-            default_branch="main", delete_branch_on_merge=False, writer_quiet=False, created_at=at, updated_at=at, pushed_at=at,
+            default_branch="main", delete_branch_on_merge=False, writer_quiet=False, created_at=at, updated_at=at,
+            pushed_at=at,
         )  # fmt: skip
         forge.git.create(repo)
     return repo
 
 
 def fork(forge: Forge, source: Repo, owner: User) -> Repo:
-    """A copy of ``source`` under ``owner``, from which pull requests can be opened; an existing one is given as it is."""
+    """A copy of ``source`` under ``owner``, to open pull requests from; an existing one is given as it is."""
     known = forge.store.first(Repo, "owner_id = ? AND fork_of = ?", owner.id, source.id)
     if known is not None:
         return known
@@ -57,7 +58,7 @@ def edit(forge: Forge, repo: Repo, default_branch: str, values: Mapping[str, Any
 def commit_files(
     forge: Forge, repo: Repo, actor: Actor, files: Mapping[str, bytes | None], message: str, branch: str = ""
 ) -> str:
-    """Commit ``files`` (path → bytes, None to delete) on top of a branch, which is made if it is missing; gives the commit."""
+    """Commit ``files`` (path → bytes, None to delete) on a branch, which is made if missing; gives the commit."""
     git = forge.git
     ref = f"refs/heads/{branch or repo.default_branch}"
     who = Person(actor.user.name or actor.user.login, email_of(actor.user))

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 STATES = {"APPROVE": "APPROVED", "REQUEST_CHANGES": "CHANGES_REQUESTED", "COMMENT": "COMMENTED"}
 
 
-def submit(forge: Forge, repo: Repo, actor: Actor, pull: Pull, event: str, text: str = "", commit: str = "") -> Review:
+def submit(forge: Forge, actor: Actor, pull: Pull, event: str, text: str = "", commit: str = "") -> Review:
     """Review the head (or ``commit``) of a pull request; ``event``: APPROVE | REQUEST_CHANGES | COMMENT.
 
     Nobody can approve or ask for changes on their own pull request: 422, as on github.com.
     """
+    repo = forge.store.get(Repo, pull.repo_id)
     if event not in STATES:
         raise Refusal(422, "Unprocessable Entity", [f"Unknown event {event!r}"])
     if event != "COMMENT" and forge.store.get(Issue, pull.id).user_id == actor.user.id:

@@ -1,4 +1,4 @@
-"""Workflow runs, as the runner records them: runs, jobs, logs, and the check runs through which pull requests see them."""
+"""Workflow runs, as the runner records them: runs, jobs, logs, and the check runs that pull requests show."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def workflow_files(forge: Forge, repo: Repo, sha: str) -> dict[str, bytes]:
 
 
 def changed_files(forge: Forge, repo: Repo, event: Event) -> list[str] | None:
-    """The paths a push or pull request changed, for ``paths:`` filters; None where GitHub does not filter (a new branch, others)."""
+    """The paths a push or pull request changed, for ``paths:`` filters; None where GitHub does not filter."""
     if event.event == "push":
         old, new = event.payload["before"], event.payload["after"]
         if ZERO in (old, new):
@@ -158,7 +158,7 @@ def read_log(forge: Forge, run: Run, job: Job | None = None) -> str:
 
 
 def mint_run_token(forge: Forge, run: Run, permissions: Mapping[str, str]) -> str:
-    """The GITHUB_TOKEN of a run, for its repository only, with the workflow's ``permissions:`` (scope → read | write)."""
+    """The GITHUB_TOKEN of a run, for its repository only, with the workflow's ``permissions:`` (scope → level)."""
     return access.issue_run_token(forge, run, permissions)
 
 
@@ -222,7 +222,7 @@ def _title(forge: Forge, repo: Repo, event: Event, name: str) -> str:
 
 
 def dispatch(forge: Forge, repo: Repo, actor: Actor, flow: Workflow, ref: str, inputs: Mapping[str, Any]) -> Run:
-    """Start a workflow by hand: checks its inputs against the file at ``ref``, queues the event and gives the queued run."""
+    """Start a workflow by hand: check its inputs against the file at ``ref``, queue the event, give the queued run."""
     sha = forge.git.resolve(repo, ref)
     text = forge.git.read(repo, sha, flow.path) if sha else None
     if text is None:

@@ -1,4 +1,4 @@
-"""Make an organisation with people, teams, repositories, secrets and rules from a description. Doing it again changes only what differs."""
+"""An organisation with people, teams, repositories, secrets and rules, from a description; again changes nothing."""
 
 from __future__ import annotations
 

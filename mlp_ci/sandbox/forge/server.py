@@ -28,7 +28,7 @@ Pages = Callable[[Forge], Sequence[BaseRoute]]
 class ForgeServer:
     """A forge on 127.0.0.1 in a thread of this process. ``port`` 0 takes a free one. Use as a context manager.
 
-    ``pages`` makes the web pages' routes from the forge; ``wrap`` puts something around the ASGI app (tests record there).
+    ``pages`` makes the web pages' routes from the forge; ``wrap`` goes around the ASGI app (tests record there).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""How GitHub's REST API writes people, repositories, commits and files. Values in, JSON out; nothing is changed here."""
+"""How GitHub's REST API writes people, repositories, commits and files: values in, JSON out."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _REPO_URLS = {
     "contents_url": "/contents/{+path}", "contributors_url": "/contributors", "deployments_url": "/deployments",
     "downloads_url": "/downloads", "events_url": "/events", "forks_url": "/forks",
     "git_commits_url": "/git/commits{/sha}", "git_refs_url": "/git/refs{/sha}", "git_tags_url": "/git/tags{/sha}",
-    "hooks_url": "/hooks", "issue_comment_url": "/issues/comments{/number}", "issue_events_url": "/issues/events{/number}",
+    "hooks_url": "/hooks", "issue_comment_url": "/issues/comments{/number}",
+    "issue_events_url": "/issues/events{/number}",
     "issues_url": "/issues{/number}", "keys_url": "/keys{/key_id}", "labels_url": "/labels{/name}",
     "languages_url": "/languages", "merges_url": "/merges", "milestones_url": "/milestones{/number}",
     "notifications_url": "/notifications{?since,all,participating}", "pulls_url": "/pulls{/number}",

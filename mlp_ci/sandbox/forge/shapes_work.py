@@ -113,7 +113,8 @@ def issue(forge: Forge, repo: Repo, issue: Issue) -> Shape:
         api = f"{repo_url(forge, repo)}/pulls/{issue.number}"
         shape["draft"] = pull.draft
         shape["pull_request"] = {
-            "url": api, "html_url": page, "diff_url": f"{page}.diff", "patch_url": f"{page}.patch", "merged_at": pull.merged_at,
+            "url": api, "html_url": page, "diff_url": f"{page}.diff", "patch_url": f"{page}.patch",
+            "merged_at": pull.merged_at,
         }  # fmt: skip
     return shape
 
@@ -245,7 +246,8 @@ def app(forge: Forge, slug: str, owner: User) -> Shape:
     number = 15368 if slug == checks.ACTIONS_APP else 1
     times = dict.fromkeys(("created_at", "updated_at"), "2013-01-01T00:00:00Z")
     return {
-        "id": number, "slug": slug, "node_id": f"App{number}", "owner": user(forge, owner), "name": slug, "description": "",
+        "id": number, "slug": slug, "node_id": f"App{number}", "owner": user(forge, owner), "name": slug,
+        "description": "",
         "external_url": forge.url, "html_url": f"{forge.url}/apps/{slug}", **times, "permissions": {}, "events": [],
     }  # fmt: skip
 

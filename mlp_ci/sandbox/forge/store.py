@@ -1,4 +1,4 @@
-"""The forge's memory: SQLite behind typed records. Every change is in a transaction; a killed process loses nothing committed."""
+"""The forge's memory: SQLite behind typed records. A killed process loses nothing that was committed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Record)
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 - an answer, not a failure
     """The forge says no: an HTTP status, GitHub's message and, for 422, its list of errors."""
 
     def __init__(self, status: int, message: str, errors: list[Any] | None = None) -> None:

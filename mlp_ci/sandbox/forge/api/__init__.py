@@ -1,1 +1,1 @@
-"""GitHub's REST API over the forge: routes grouped by subject, each a thin step from HTTP to the modules that hold the rules."""
+"""GitHub's REST API over the forge: routes by subject, each a thin step from HTTP to the modules with the rules."""

@@ -43,14 +43,10 @@ def get_contents(call: Call) -> Any:
 
 @group("PUT", _PATH, "contents")
 def put_contents(call: Call) -> Any:
-    try:
-        data = base64.b64decode(call.get("content", str, ""), validate=False)
-    except (binascii.Error, ValueError) as error:
-        raise Refusal(422, "content is not valid Base64") from error
     if "content" not in call.body:
         msg = "Contents"
         raise invalid(msg, "content", "missing_field")
-    blob = call.forge.git.write_blob(call.repo, data)
+    blob = call.forge.git.write_blob(call.repo, from_base64(call.get("content", str, "")))
     entry, existed = _write(call, ("100644", blob))
     return Reply(entry, 200 if existed else 201)
 
@@ -107,6 +103,14 @@ def _people(call: Call) -> tuple[Person, Person]:
     own = {"name": user.name or user.login, "email": email_of(user)}
     committer = person_of(call, "committer", own)
     return person_of(call, "author", {"name": committer.name, "email": committer.email}), committer
+
+
+def from_base64(text: str) -> bytes:
+    """Bytes of a body's base64, which may be broken into lines; anything else is a 422."""
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refusal(422, "content is not valid Base64") from error
 
 
 def person_of(call: Call, field: str, default: dict[str, str]) -> Person:

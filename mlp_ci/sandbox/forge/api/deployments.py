@@ -49,7 +49,8 @@ def create_deployment(call: Call) -> Any:
     environment = call.get("environment", str, "production")
     _environment(call.forge, call.repo, environment)
     deployment = call.forge.store.insert(
-        Deployment, repo_id=call.repo.id, sha=sha, ref=ref, task=call.get("task", str, "deploy"), environment=environment,
+        Deployment, repo_id=call.repo.id, sha=sha, ref=ref, environment=environment,
+        task=call.get("task", str, "deploy"),
         description=call.get("description", str), payload=payload, creator_id=call.actor.user.id, created_at=stamp(),
         production=call.get("production_environment", bool, environment == "production"),
         transient=call.get("transient_environment", bool, False),

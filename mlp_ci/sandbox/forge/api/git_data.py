@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
 
 from mlp_ci.sandbox.forge import protection, pushes, shapes
 from mlp_ci.sandbox.forge.access import email_of
-from mlp_ci.sandbox.forge.api.contents import person_of
+from mlp_ci.sandbox.forge.api.contents import from_base64, person_of
 from mlp_ci.sandbox.forge.api.repositories import REPO
 from mlp_ci.sandbox.forge.api.routing import Call, Group, Reply, page
 from mlp_ci.sandbox.forge.repos import ZERO
@@ -76,10 +75,7 @@ def create_blob(call: Call) -> Any:
     if content is None:
         msg = "Blob"
         raise invalid(msg, "content", "missing_field")
-    try:
-        data = base64.b64decode(content) if encoding == "base64" else content.encode()
-    except (binascii.Error, ValueError) as error:
-        raise Refusal(422, "content is not valid Base64") from error
+    data = from_base64(content) if encoding == "base64" else content.encode()
     sha = call.forge.git.write_blob(call.repo, data)
     return Reply({"sha": sha, "url": f"{shapes.repo_url(call.forge, call.repo)}/git/blobs/{sha}"}, 201)
 

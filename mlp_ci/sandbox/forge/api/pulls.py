@@ -110,7 +110,7 @@ def list_reviews(call: Call) -> Any:
 def create_review(call: Call) -> Any:
     event = call.text("event")
     review = reviews.submit(
-        call.forge, call.repo, call.actor, _pull(call), event, call.get("body", str, ""), call.get("commit_id", str, "")
+        call.forge, call.actor, _pull(call), event, call.get("body", str, ""), call.get("commit_id", str, "")
     )
     return shapes_work.review(call.forge, call.repo, review)
 

@@ -1,7 +1,8 @@
 """From an HTTP request to a handler and back: tokens, permissions, bodies, pages, and errors as GitHub words them.
 
-A handler is a plain function ``(Call) -> Reply | JSON``; it runs in a worker thread, so it may ask git and SQLite. It is registered
-with its path as GitHub's OpenAPI description writes it, which is also how the tests find the response model it is held to.
+A handler is a plain function ``(Call) -> Reply | JSON``; it runs in a worker thread, so it may ask git and SQLite. It
+is registered with its path as GitHub's OpenAPI description writes it, which is also how the tests find the response
+model it is held to.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Reply:
 
 @dataclass
 class Call:
-    """One authenticated request: who asks, the path's parameters, the query, the JSON body and, under ``/repos``, the repository."""
+    """One authenticated request: who asks, path parameters, query, JSON body and, under ``/repos``, the repository."""
 
     forge: Forge
     actor: Actor
@@ -129,7 +130,7 @@ Handler = Callable[[Call], Any]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One operation. ``scope`` is what a run token needs (``contents``), ``role`` what a user needs on the repository."""
+    """One operation. ``scope``: what a run token needs (``contents``); ``role``: what a user needs on the repo."""
 
     method: str
     template: str
@@ -165,7 +166,7 @@ class Group:
 
 
 def routes(forge: Forge, groups: Iterable[Group]) -> list[Route]:
-    """Starlette routes; the longest template first, so that ``/commits/{ref}/status`` is not taken for a ref with a slash."""
+    """Starlette routes, longest template first: ``/commits/{ref}/status`` must not be taken for a ref with a slash."""
     endpoints = sorted((e for g in groups for e in g.endpoints), key=lambda e: -len(e.template))
     return [Route(e.path, _endpoint(forge, e), methods=[e.method], name=f"{e.method} {e.template}") for e in endpoints]
 
