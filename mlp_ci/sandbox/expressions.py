@@ -123,7 +123,11 @@ class _Parser:
         if function is None:
             what = f"The expression function {name}() is not known before a job starts, in: {self.text.strip()}"
             raise InputError(what, fix=f"use one of {', '.join(_FUNCTIONS)}")
-        return function(arguments)
+        try:
+            return function(arguments)
+        except (ValueError, IndexError) as error:
+            what = f"The expression function {name}() cannot take these values: {self.text.strip()}"
+            raise InputError(what, why=str(error), fix="see GitHub's page on expressions") from error
 
     def postfix(self, value: Value) -> Value:
         while self.peek() in (".", "["):

@@ -23,6 +23,10 @@ DEFAULT_TYPES = {
     "pull_request": ("opened", "synchronize", "reopened"),
     "pull_request_target": ("opened", "synchronize", "reopened"),
 }
+SCOPES = (
+    *("actions", "checks", "contents", "deployments", "discussions", "id-token", "issues", "packages", "pages"),
+    *("pull-requests", "repository-projects", "security-events", "statuses"),
+)
 HOSTED_LABELS = ("ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04", "self-hosted", "linux", "x64")
 _SKIP = re.compile(r"\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]|^skip-checks: ?true$", re.MULTILINE)
 
@@ -177,9 +181,10 @@ def _permissions(workflow: Mapping[str, Any]) -> dict[str, str] | None:
     rank = {"none": 0, "read": 1, "write": 2}
     union: dict[str, str] | None = None
     for job in workflow["jobs"].values():
-        own = (job.get("permissions") if isinstance(job, dict) else None) or workflow.get("permissions")
+        own = job.get("permissions") if isinstance(job, dict) else None
+        own = workflow.get("permissions") if own is None else own
         if own in ("read-all", "write-all"):
-            return {"all": str(own).removesuffix("-all")}
+            own = dict.fromkeys(SCOPES, own.removesuffix("-all"))
         if not isinstance(own, dict):
             continue
         union = union or {}
