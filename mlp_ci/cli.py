@@ -139,7 +139,16 @@ def init(
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's name, if not given.")] = None,
     team: Annotated[str, typer.Option(help="Team that owns the model.")] = "my-team",
     owner: Annotated[str, typer.Option(help="GitHub organisation.")] = "my-org",
-    update: Annotated[bool, typer.Option(help="Bring an existing repository up to the newest template.")] = False,
+    example: Annotated[str, typer.Option(help="What it starts with: flights (a real example) or blank.")] = "flights",
+    platform_ref: Annotated[
+        str, typer.Option(help="The organisation's mlp-ci, as owner/repository@ref; OWNER/mlp-ci@v1, if not given.")
+    ] = "",
+    runner: Annotated[str, typer.Option(help="Runner class that trains, or labels separated by commas.")] = "default",
+    remote: Annotated[str, typer.Option(help="Address of the DVC remote for the data.")] = "",
+    no_git: Annotated[bool, typer.Option("--no-git", help="Start no git repository and commit nothing.")] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Bring an existing repository up to the newest template.")
+    ] = False,
     output_format: FormatOption = "text",
     output: OutputOption = None,
 ) -> int:
@@ -150,7 +159,11 @@ def init(
 
         if update:
             return scaffold.update(destination)
-        return scaffold.init(destination, name=name or destination.resolve().name, team=team, owner=owner)
+        choices = scaffold.Choices(
+            example=example, platform_ref=platform_ref, runner=runner, remote=remote, commit=not no_git
+        )
+        shown = name or destination.resolve().name
+        return scaffold.init(destination, name=shown, team=team, owner=owner, choices=choices)
 
     return Presenter("init", output_format, output)(flow)
 
@@ -349,7 +362,8 @@ def monitor(
     """Compare what came in with what the live version was trained on; an alarm is news, not a failure."""
 
     def flow() -> Report:
-        from mlp_ci.monitor import Window, monitor as run_monitor
+        from mlp_ci.monitor import Window
+        from mlp_ci.monitor import monitor as run_monitor
 
         window = Window(stage=stage, since=since, until=until)
         return run_monitor(_context(path, platform), window, report_file, fail_on_drift=fail_on_drift)
