@@ -17,7 +17,9 @@ fail() { # code, what, why, fix
 
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)"
 root="$(cd "$here/../.." && pwd -P)"
-wanted="$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$root/mlp_ci/__init__.py")"
+code="$root/mlp_ci/__init__.py"
+[ -f "$code" ] || code="$root/../__init__.py" # the copy of the actions inside an installed mlp-ci
+wanted="$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' "$code")"
 temp="${RUNNER_TEMP:-${TMPDIR:-/tmp}}"
 note="$temp/mlp-ci-binary"
 venv="$temp/mlp-ci-venv"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, NothingToDo, OutsideError
 from mlp_ci.git import git, is_repository
-from mlp_ci.report import Finding, Outcome, Report, Table
+from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.scaffold.template import ANSWERS, Files, files_of, put, render, shipped, stamped, state, toplevel
 
 if TYPE_CHECKING:
@@ -54,8 +54,7 @@ def init(destination: Path, *, name: str, team: str, owner: str, choices: Choice
     return Report(
         command="init",
         headline=f"{name} is in {destination}: {len(files)} files",
-        findings=notes,
-        tables=[Table(title="Next", columns=("what", "command"), rows=_next_steps(destination, answers))],
+        findings=[*notes, *_next_steps(destination, answers)],
         data={"path": str(destination.resolve()), "answers": answers, "files": sorted(files)},
     )
 
@@ -106,16 +105,17 @@ def _note(message: str, fix: str) -> Finding:
     return Finding(check="git", outcome=Outcome.SKIP, message=message, fix=fix, severity="warning")
 
 
-def _next_steps(destination: Path, answers: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+def _next_steps(destination: Path, answers: Mapping[str, str]) -> list[Finding]:
+    """What is left to the team, each with its command; findings, because a command in a table would be wrapped."""
     suffix = "parquet" if answers["example"] == "flights" else "csv"
-    steps = [("write the data", f"cd {destination} && python data/refresh.py")]
+    steps = [("next: write the data", f"cd {destination} && python data/refresh.py")]
     if not answers["remote"]:
-        steps.append(("say where data lives", "dvc remote add --default storage ADDRESS"))
+        steps.append(("then: say where the data lives", "dvc remote add --default storage ADDRESS"))
     steps += [
-        ("keep the data", f"dvc add data/train.{suffix} data/test.{suffix} && dvc push"),
-        ("publish", "git add -A && git commit -m 'Add the first data' && git push"),
+        ("then: keep the data", f"dvc add data/train.{suffix} data/test.{suffix} && dvc push"),
+        ("then: publish", "git add -A && git commit -m 'Add the first data' && git push"),
     ]
-    return tuple(steps)
+    return [Finding(check="init", outcome=Outcome.SKIP, message=what, fix=command) for what, command in steps]
 
 
 def _write(destination: Path, files: Files) -> int:
