@@ -126,7 +126,7 @@ def binary() -> Path:
 
 
 class Act:
-    """A running act. Iterate ``messages`` until it ends; ``stop`` at any time."""
+    """A running act. Iterate ``messages`` until it ends; ``stop`` at any time, and always at last."""
 
     def __init__(self, invocation: Invocation) -> None:
         self.tracking = invocation.settings["RUNNER_TRACKING_ID"]
@@ -158,14 +158,13 @@ class Act:
                 idle()
                 due = time.monotonic() + every
         self._process.wait()
-        end_processes(self.tracking)
 
     @property
     def failed(self) -> bool:
         return self._process.poll() != 0
 
     def stop(self) -> None:
-        """Ask act to end, then end it and everything it started."""
+        """Ask act to end if it has not, then end everything it left running."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:

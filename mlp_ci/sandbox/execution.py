@@ -171,7 +171,6 @@ class Execution:
             self._lines.append(("", f"##[error]This is a bug in mlp-ci's runner: {error!r}"))
             conclusion = "startup_failure"
         finally:
-            act.end_processes(f"{self.place.tracking}/{self.plan.run}")
             shutil.rmtree(self.folder, ignore_errors=True)
         self._settle(conclusion)
         self.forge.finish_run(self.plan.run, conclusion)

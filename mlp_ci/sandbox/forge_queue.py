@@ -28,6 +28,8 @@ class ForgeQueue:
         events.release_events(self.forge.store)
 
     def take_events(self) -> Sequence[Event]:
+        if not self.forge.store.count(rows.Event, "state = 'new' AND suppressed = 0"):
+            return []  # asked many times a second: do not take the write lock for nothing
         taken = []
         for row in events.take_events(self.forge.store):
             made = self._events(row)
