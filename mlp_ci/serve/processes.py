@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# How a model server ends when there is no use in starting it again as it was.
+EXIT_REFUSED = 2
+EXIT_PORT_TAKEN = 98
 # What a served model may see of the environment: no tokens, no addresses of the platform.
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 

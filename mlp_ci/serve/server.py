@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError, MlpError
 from mlp_ci.serve.payload import BODY_LIMIT, BadRequest, parse
+from mlp_ci.serve.processes import EXIT_PORT_TAKEN, EXIT_REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 
     from mlp_ci.serve.model import Loaded
 
-EXIT_REFUSED = 2
-EXIT_PORT_TAKEN = 98
 BATCH_ROWS = 512
 
 

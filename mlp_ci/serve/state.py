@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STABLE, CANARY = "stable", "canary"
+REVERSAL_STEPS = ("git", "alias", "deployment")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,12 +84,13 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A version's server that should run: on this port, with this artefact."""
+    """A version's server that should run: on this port, with this artefact, in this Python."""
 
     version: int
     digest: str
     port: int
     artefact: str
+    python: str
 
     @property
     def url(self) -> str:
@@ -106,23 +108,27 @@ class Arm:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """Bytes that were rolled back here, and that deploy does not bring back on its own."""
+    """Bytes that were rolled back here. Until git knows (``known``), deploy must not bring them back on its own."""
 
     version: int
     digest: str
     reason: str
     since: str
+    known: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reversal:
-    """A rollback whose traffic has moved. ``done`` names the later steps that are finished: git, alias, deployment."""
+    """A rollback from ``held`` to ``version`` whose traffic has moved; ``done`` names the later steps that are over."""
 
     held: Held
     version: int
     digest: str
     done: tuple[str, ...] = ()
-    pull: int | None = None
+
+    @property
+    def finished(self) -> bool:
+        return set(self.done) >= set(REVERSAL_STEPS)
 
 
 @dataclass

@@ -92,18 +92,16 @@ class Supervisor:
         self._write()
 
     def _commands(self, state: State) -> dict[str, list[str]]:
-        run = [state.python or sys.executable, "-m"]
         wanted = {
             f"v{server.version}": [
-                *run,
-                "mlp_ci.serve.server",
+                *(server.python, "-m", "mlp_ci.serve.server"),
                 *("--model", server.artefact, "--digest", server.digest, "--port", str(server.port)),
                 *("--name", state.model, "--version", str(server.version)),
             ]
             for server in state.servers.values()
         }
         if state.gateway_port:
-            wanted[GATEWAY] = [*run, "mlp_ci.serve.gateway", "--state", str(self.place.folder)]
+            wanted[GATEWAY] = [state.python, "-m", "mlp_ci.serve.gateway", "--state", str(self.place.folder)]
         return wanted
 
     def _start(self, name: str, child: Child, state: State) -> None:
@@ -154,7 +152,7 @@ class Supervisor:
     def _note_end(self, child: Child) -> None:
         ran = time.monotonic() - child.started_at
         child.process = child.popen = None
-        child.permanent = child.exit in (2, 98)
+        child.permanent = child.exit in (processes.EXIT_REFUSED, processes.EXIT_PORT_TAKEN)
         child.restarts = 1 if ran > STEADY else child.restarts + 1
         child.retry_at = time.monotonic() + BACKOFF[min(child.restarts - 1, len(BACKOFF) - 1)]
 

@@ -14,7 +14,7 @@ import duckdb
 import pytest
 
 from mlp_ci.errors import InputError, OutsideError
-from mlp_ci.serve import processes
+from mlp_ci.serve import processes, reach
 from mlp_ci.serve import state as states
 from mlp_ci.serve.state import CANARY, Arm, Place
 from mlp_ci.serve.targets import Release, local, target_of
@@ -159,7 +159,7 @@ def test_all_killed_the_next_call_finds_out_and_mends(place: Place, releases: di
     wait_until(lambda: not supervisor.alive)
     assert ask(port, body())[0] == 200, "a dead supervisor takes nothing with it"
     before = process_of(place, "v1")
-    local.ensure(place)
+    reach.ensure(place)
     wait_until(lambda: (states.read_json(place.processes_file) or {})["supervisor"] != told["supervisor"])
     assert process_of(place, "v1") == before, "the new supervisor adopted what ran"
     kill(place, "v1")

@@ -138,6 +138,7 @@ def test_a_digest_that_differs_is_refused_before_a_byte_is_loaded(tmp_path: Path
 def test_a_taken_port_and_a_broken_model_have_their_own_exit_codes(server: int, model: Path, tmp_path: Path) -> None:
     assert start(model, artifact_digest(model), server, tmp_path / "log").wait(30) == 98
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "README").write_text("no model")
     assert start(tmp_path / "empty", artifact_digest(tmp_path / "empty"), free_port(), tmp_path / "log").wait(30) == 2
     assert "is not an MLflow model" in (tmp_path / "log").read_text()
 

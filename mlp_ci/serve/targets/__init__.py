@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from mlp_ci.errors import InputError
-from mlp_ci.serve.state import Arm, Interval, LiveFact, Place
+from mlp_ci.serve.state import Arm, Held, Interval, LiveFact, Place, Reversal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 TARGETS = ("local",)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Release:
     """What is to run: a version and the verified folder of its artefact."""
 
@@ -48,8 +48,14 @@ class Target(Protocol):
     def try_out(self, place: Place, version: int, body: bytes) -> str:
         """Ask the version directly; empty when it answers as it should, else what is wrong."""
 
-    def shift(self, place: Place, arms: Sequence[Arm]) -> None:
-        """Split the traffic; on return every new request follows the new split."""
+    def arms(self, place: Place) -> list[Arm]:
+        """How the traffic is split now."""
+
+    def shift(self, place: Place, arms: Sequence[Arm], expected: Sequence[Arm] | None = None) -> None:
+        """Split the traffic; on return every new request follows the new split.
+
+        Raises RolloutAborted, and changes nothing, when the split is not the ``expected`` one: somebody else moved it.
+        """
 
     def healthy(self, place: Place, version: int) -> bool:
         """Whether the version answers its health check."""
@@ -57,11 +63,35 @@ class Target(Protocol):
     def counts(self, place: Place) -> Mapping[int, Counts]:
         """Requests and errors by version."""
 
-    def settle(self, place: Place, release: Release, now: datetime) -> None:
+    def settle(self, place: Place, release: Release, now: datetime, expected: Sequence[Arm] | None = None) -> None:
         """Give the version everything, keep the one before warm, end all others once they have answered."""
 
     def withdraw(self, place: Place, version: int) -> None:
         """End a version that has no traffic."""
+
+    def announced(self, place: Place) -> int | None:
+        """The version whose alias and deployment record were made."""
+
+    def announce(self, place: Place, version: int) -> None:
+        """Note that they were."""
+
+    def held(self, place: Place) -> list[Held]:
+        """Versions that were rolled back here."""
+
+    def acknowledge(self, place: Place, digest: str) -> None:
+        """Note that git knows of the rollback, so that git alone decides from now on."""
+
+    def turn_back(self, place: Place, to: int | None, reason: str, now: datetime) -> tuple[Reversal, bool]:
+        """Give all traffic to an earlier version (the previous one, if ``to`` is None).
+
+        Returns the reversal and whether traffic moved; it did not when an earlier call was killed after that.
+        """
+
+    def note_step(self, place: Place, step: str) -> None:
+        """Note that a step of the reversal is over."""
+
+    def tidy(self, place: Place) -> None:
+        """End every version that has no traffic and is not kept warm."""
 
     def history(self, home: Path, model: str) -> list[Interval]:
         """Which versions had the traffic, and when."""

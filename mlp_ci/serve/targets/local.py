@@ -11,28 +11,26 @@ import http.client
 import json
 import os
 import secrets
-import socket
-import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import clock
-from mlp_ci.errors import InputError, OutsideError
-from mlp_ci.serve import processes
+from mlp_ci.errors import InputError, NothingToDo, OutsideError, RolloutAborted
+from mlp_ci.serve import processes, reach
 from mlp_ci.serve import state as states
-from mlp_ci.serve.state import Arm, Interval, LiveFact, Place, Server, State
+from mlp_ci.serve.artefacts import folder_of
+from mlp_ci.serve.state import Arm, Held, Interval, LiveFact, Place, Reversal, Server, State
 from mlp_ci.serve.targets import Counts, Release
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-START_TIMEOUT = 60.0
 DRAIN_TIMEOUT = 12.0
 PORT_ATTEMPTS = 5
-_EXIT_PORT_TAKEN = 98
 
 
 # ---------------------------------------------------------------- looking
@@ -50,7 +48,7 @@ def live(place: Place) -> LiveFact | None:
         since=datetime.fromisoformat(interval["started"]),
         address=state.address,
         previous=state.previous(),
-        running=not state.stopped and _runs(place, "gateway") and _runs(place, f"v{state.live}"),
+        running=not state.stopped and reach.runs(place, "gateway") and reach.runs(place, f"v{state.live}"),
     )
 
 
@@ -77,12 +75,12 @@ def healthy(place: Place, version: int) -> bool:
     """Whether the server of ``version`` answers, and is that version."""
     state = states.read(place)
     server = state.servers.get(version) if state else None
-    return server is not None and _answers(server)
+    return server is not None and reach.answers(server)
 
 
 def counts(place: Place) -> Mapping[int, Counts]:
     """Requests and errors by version since the gateway started."""
-    told = _admin(place, "GET", "/admin/state")
+    told = reach.admin(place, "GET", "/admin/state")
     return {int(v): Counts(c["requests"], c["errors"]) for v, c in told["counts"].items()}
 
 
@@ -121,37 +119,27 @@ def prepare(place: Place, release: Release, log: Mapping[str, Any]) -> None:
     for attempt in range(PORT_ATTEMPTS):
         with states.changing(place) as state:
             server = state.servers.get(release.version)
-            if server is None or server.digest != release.digest or attempt:
+            known = server is not None and server.digest == release.digest and Path(server.python).exists()
+            if server is None or not known or attempt:
                 server = Server(
-                    version=release.version, digest=release.digest, port=_free_port(), artefact=str(release.artefact)
+                    version=release.version,
+                    digest=release.digest,
+                    port=reach.free_port(),
+                    artefact=str(release.artefact),
+                    python=sys.executable,
                 )
                 state.servers[release.version] = server
             state.log = dict(log)
             _furnish(place, state)
-        ensure(place)
-        if _started(place, server) and _gateway_up(place):
-            return
+        reach.ensure(place)
+        try:
+            if reach.started(place, server) and reach.gateway_up(place):
+                return
+        except (InputError, OutsideError):
+            withdraw(place, release.version)  # unless it has traffic already
+            raise
     msg = f"no free port was found for version {release.version}"
     raise OutsideError(msg, fix="run the same command again")
-
-
-def ensure(place: Place) -> None:
-    """Have a supervisor, if none runs. It brings back whatever should run."""
-    raw = (states.read_json(place.processes_file) or {}).get("supervisor")
-    supervisor = processes.from_json(raw)
-    if supervisor and supervisor.alive:
-        return
-    environment = processes.environment({})
-    # A CI runner ends every process that carries its job's id when the job ends; `environment` leaves that id out.
-    subprocess.run(
-        [sys.executable, "-m", "mlp_ci.serve.supervisor", str(place.folder)],
-        check=True,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        cwd=place.folder,
-    )
 
 
 def try_out(place: Place, version: int, body: bytes) -> str:
@@ -161,33 +149,49 @@ def try_out(place: Place, version: int, body: bytes) -> str:
     if server is None:
         return "its server does not run"
     try:
-        code, answer = _http(server.port, "POST", "/invocations", body, timeout=30)
+        code, answer = reach.call(server.port, "POST", "/invocations", body, timeout=30)
         predictions = json.loads(answer).get("predictions") if code == 200 else None
     except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
         return f"it does not answer: {error}"
     return "" if predictions else f"it answers {code}: {answer[:300].decode(errors='replace')}"
 
 
-def shift(place: Place, arms: Sequence[Arm]) -> None:
+def arms(place: Place) -> list[Arm]:
+    """How the traffic is split now."""
+    state = states.read(place)
+    return list(state.arms) if state else []
+
+
+def shift(place: Place, arms: Sequence[Arm], expected: Sequence[Arm] | None = None) -> None:
     """Split the traffic; on return every new request follows the new split."""
     with states.changing(place) as state:
+        _as_expected(place, state, expected)
         missing = [a.version for a in arms if a.version not in state.servers]
         if missing:
             msg = f"version {missing[0]} does not run, so it cannot have traffic"
             raise OutsideError(msg, fix="run `mlp-ci deploy` again")
         state.arms = list(arms)
-    _apply(place)
+    reach.follow(place)
 
 
-def settle(place: Place, release: Release, now: datetime) -> None:
+def settle(place: Place, release: Release, now: datetime, expected: Sequence[Arm] | None = None) -> None:
     """Give ``release`` everything, keep the one before warm, end all others once they have answered."""
     with states.changing(place) as state:
+        _as_expected(place, state, expected)
         state.hand_over(release.version, release.digest, now)
         state.held = [h for h in state.held if h.digest != release.digest]
-        keep = {state.live, state.previous()}
-        extra = [v for v in state.servers if v not in keep]
-    _apply(place)
-    for version in extra:
+        state.reversal = None
+    reach.follow(place)
+    tidy(place)
+
+
+def tidy(place: Place) -> None:
+    """End every version that has no traffic and is not kept warm."""
+    state = states.read(place)
+    if state is None:
+        return
+    keep = {state.live, state.previous(), *(a.version for a in state.arms)}
+    for version in [v for v in state.servers if v not in keep]:
         withdraw(place, version)
 
 
@@ -195,11 +199,91 @@ def withdraw(place: Place, version: int) -> None:
     """End a version that has no traffic, once it has answered what it was asked."""
     deadline = time.monotonic() + DRAIN_TIMEOUT
     with contextlib.suppress(OutsideError):  # without a gateway there is nothing to wait for
-        while version in _admin(place, "GET", "/admin/state")["draining"] and time.monotonic() < deadline:
+        while version in reach.admin(place, "GET", "/admin/state")["draining"] and time.monotonic() < deadline:
             time.sleep(0.02)
     with states.changing(place) as state:
         if all(a.version != version for a in state.arms):
             state.servers.pop(version, None)
+
+
+def turn_back(place: Place, to: int | None, reason: str, now: datetime) -> tuple[Reversal, bool]:
+    """Give all traffic to an earlier version (the previous one, if ``to`` is None); see :class:`Target`."""
+    warmed = False
+    while True:
+        with states.changing(place) as state:
+            open_one = state.reversal
+            goal = _goal(place, state, to)
+            digest = state.digest_of(goal) or ""
+            if goal == state.live and state.canary() is None and open_one and open_one.version == goal:
+                return open_one, False
+            server = state.servers.get(goal)
+            if server and (warmed or reach.answers(server)):
+                taken = state.canary() or state.live or 0
+                bad = state.servers[taken].digest if taken in state.servers else state.digest_of(taken) or ""
+                held = Held(version=taken, digest=bad, reason=reason, since=now.isoformat())
+                state.held = [h for h in state.held if h.digest not in (digest, bad)] + [held]
+                state.reversal = Reversal(held=held, version=goal, digest=digest)
+                state.announced = None
+                state.hand_over(goal, digest, now)
+                break
+            log = dict(state.log)
+        prepare(place, Release(version=goal, digest=digest, artefact=folder_of(place.home, digest)), log)
+        warmed = True
+    reach.follow(place)
+    return state.reversal, True
+
+
+def _goal(place: Place, state: State, to: int | None) -> int:
+    """The version that a rollback leads to; raises InputError when there is none."""
+    if state.live is None:
+        msg = f"nothing was ever deployed for {place} on this machine"
+        raise InputError(msg, fix="run the rollback where the model is served; MLP_SERVE_HOME names its folder")
+    unfinished = state.reversal is not None and not state.reversal.finished
+    if to is None:
+        goal = state.live if state.canary() is not None or unfinished else state.previous()
+        if goal is None:
+            msg = f"no other version ran before version {state.live} for {place}"
+            raise InputError(msg, fix="give one with --to, or promote another version")
+        return goal
+    ran = sorted({int(h["version"]) for h in state.history})
+    if to not in ran:
+        msg = f"version {to} never ran for {place}, so it cannot come back by a rollback"
+        raise InputError(msg, fix=f"versions that ran here: {', '.join(map(str, ran))}; for another: mlp-ci promote")
+    if to == state.live and state.canary() is None and state.reversal is None:
+        msg = f"version {to} already has all traffic of {place}"
+        raise NothingToDo(msg)
+    return to
+
+
+def note_step(place: Place, step: str) -> None:
+    """Note that a step of the reversal is over."""
+    with states.changing(place) as state:
+        if state.reversal and step not in state.reversal.done:
+            state.reversal = replace(state.reversal, done=(*state.reversal.done, step))
+
+
+def announced(place: Place) -> int | None:
+    """The version whose alias and deployment record were made."""
+    state = states.read(place)
+    return state.announced if state else None
+
+
+def announce(place: Place, version: int) -> None:
+    """Note that they were."""
+    with states.changing(place) as state:
+        state.announced = version
+
+
+def held(place: Place) -> list[Held]:
+    """Versions that were rolled back here."""
+    state = states.read(place)
+    return list(state.held) if state else []
+
+
+def acknowledge(place: Place, digest: str) -> None:
+    """Note that git knows of the rollback, so that git alone decides from now on."""
+    with states.changing(place) as state:
+        state.held = [replace(h, known=True) if h.digest == digest else h for h in state.held]
 
 
 def stop(place: Place) -> None:
@@ -229,6 +313,12 @@ def stop_all(home: Path) -> list[str]:
 # ---------------------------------------------------------------- parts
 
 
+def _as_expected(place: Place, state: State, expected: Sequence[Arm] | None) -> None:
+    if expected is not None and list(expected) != state.arms:
+        msg = f"another command moved the traffic of {place} during the rollout"
+        raise RolloutAborted(msg, why="it knows something that this one does not", fix="run `mlp-ci deploy` again")
+
+
 def _furnish(place: Place, state: State) -> None:
     """What a stage needs once: a token, a port for its gateway, the interpreter, the clock."""
     if not place.token_file.exists():
@@ -236,124 +326,8 @@ def _furnish(place: Place, state: State) -> None:
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
             stream.write(secrets.token_hex(32))
         scratch.replace(place.token_file)
-    state.gateway_port = state.gateway_port or _free_port()
-    state.python = sys.executable
+    state.gateway_port = state.gateway_port or reach.free_port()
+    if not Path(state.python or "/nowhere").exists():  # another one would restart what runs
+        state.python = sys.executable
     state.clock_file = str(Path(os.environ[clock.ENV]).resolve()) if os.environ.get(clock.ENV) else ""
     state.stopped = False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _runs(place: Place, name: str) -> bool:
-    child = ((states.read_json(place.processes_file) or {}).get("children") or {}).get(name) or {}
-    process = processes.from_json(child.get("process"))
-    return process is not None and process.alive
-
-
-def _answers(server: Server) -> bool:
-    try:
-        code, body = _http(server.port, "GET", "/health")
-        told = json.loads(body)
-        return code == 200 and (told["version"], told["digest"]) == (server.version, server.digest)
-    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return False
-
-
-def _started(place: Place, server: Server) -> bool:
-    """Wait until ``server`` answers; False when its port was taken by another program."""
-    name = f"v{server.version}"
-    deadline = time.monotonic() + START_TIMEOUT
-    while not _answers(server):
-        child = ((states.read_json(place.processes_file) or {}).get("children") or {}).get(name) or {}
-        if str(server.port) in child.get("command", ()) and child.get("permanent"):
-            if child["exit"] == _EXIT_PORT_TAKEN:
-                return False
-            _give_up(place, server, InputError)
-        if time.monotonic() > deadline:
-            _give_up(place, server, OutsideError)
-        time.sleep(0.02)
-    return True
-
-
-def _give_up(place: Place, server: Server, kind: type[InputError] | type[OutsideError]) -> None:
-    log = place.folder / "logs" / f"v{server.version}.log"
-    withdraw(place, server.version)
-    last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["it wrote no log"])[-1]
-    msg = f"the server of version {server.version} does not start: {last.removeprefix('refused: ')}"
-    raise kind(msg, why="no traffic was moved", fix=f"read {log}, mend it, then run `mlp-ci deploy` again")
-
-
-def _gateway_up(place: Place) -> bool:
-    """Wait until the gateway answers; on a stage that serves nobody yet, take another port if this one is taken."""
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        with contextlib.suppress(OutsideError):
-            _admin(place, "GET", "/admin/state")
-            return True
-        told = states.read_json(place.processes_file) or {}
-        if told.get("problem"):
-            with states.changing(place) as state:
-                if state.live is not None:
-                    fix = "end the program that listens there, then run `mlp-ci deploy` again"
-                    raise OutsideError(str(told["problem"]), why="clients know this address", fix=fix)
-                state.gateway_port = _free_port()
-            time.sleep(0.6)
-        time.sleep(0.02)
-    msg = f"the gateway of {place} does not answer"
-    raise OutsideError(msg, fix=f"read {place.folder / 'logs' / 'gateway.log'}")
-
-
-def _apply(place: Place) -> None:
-    """Have the gateway follow the state now. A gateway that is down reads it when it comes back."""
-    ensure(place)
-    state = states.read(place)
-    wanted = state.generation if state else 0
-    deadline = time.monotonic() + START_TIMEOUT
-    while True:
-        with contextlib.suppress(OutsideError):
-            if (_admin(place, "POST", "/admin/reload").get("generation") or 0) >= wanted:
-                return
-        if time.monotonic() > deadline:
-            msg = f"the gateway of {place} does not answer"
-            raise OutsideError(
-                msg, fix=f"read {place.folder / 'logs' / 'gateway.log'}, then run the same command again"
-            )
-        time.sleep(0.02)
-
-
-def _admin(place: Place, method: str, path: str) -> Any:
-    state = states.read(place)
-    try:
-        token = place.token_file.read_text(encoding="utf-8").strip()
-        port = state.gateway_port if state else 0
-        code, body = _http(port, method, path, headers={"Authorization": f"Bearer {token}"})
-        if code == 200:
-            return json.loads(body)
-        reason = f"it answers {code}"
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = str(error)
-    msg = f"the gateway of {place} cannot be reached: {reason}"
-    raise OutsideError(msg, fix="run the same command again")
-
-
-def _http(
-    port: int,
-    method: str,
-    path: str,
-    body: bytes | None = None,
-    *,
-    timeout: float = 5.0,
-    headers: Mapping[str, str] | None = None,
-) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-    try:
-        given = {"Content-Type": "application/json", **(headers or {})}
-        connection.request(method, path, body, given)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()

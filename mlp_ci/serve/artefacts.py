@@ -1,0 +1,59 @@
+"""The artefacts of served versions on this machine, by digest: what a rollback starts from without asking MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from mlp_ci.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mlp_ci.tracking import Tracking
+
+
+def folder_of(home: Path, digest: str) -> Path:
+    """Where the artefact with ``digest`` lies, if it is here."""
+    return home / "artifacts" / digest.removeprefix("sha256:")
+
+
+def fetch(home: Path, tracking: Tracking, run_id: str, digest: str) -> Path:
+    """The verified artefact folder, downloaded unless it is here; raises InputError when the bytes differ."""
+    from mlp_ci.tracking import artifact_digest
+
+    folder = folder_of(home, digest)
+    if folder.is_dir():
+        if artifact_digest(folder) == digest:
+            return folder
+        shutil.rmtree(folder)
+    scratch = folder.with_name(f".{folder.name[:16]}-{os.getpid()}")
+    try:
+        fetched = tracking.download(run_id, "model", scratch)
+        found = artifact_digest(fetched)
+        if found != digest:
+            msg = f"the artefact of run {run_id} has the digest {found}, promotion.yaml asks for {digest}"
+            why = "what was approved is other bytes; they were not loaded"
+            raise InputError(msg, why=why, fix="find out who changed the artefact; register the model again")
+        fetched.replace(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return folder
+
+
+def example_body(folder: Path) -> bytes | None:
+    """A request body made of the model's own input example; None when it was saved without one."""
+    ready = folder / "serving_input_example.json"
+    if ready.is_file():
+        return ready.read_bytes()
+    example = folder / "input_example.json"
+    if not example.is_file():
+        return None
+    try:
+        value = json.loads(example.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    split = isinstance(value, dict) and {"columns", "data"} <= set(value)
+    return json.dumps({"dataframe_split" if split else "inputs": value}).encode()
