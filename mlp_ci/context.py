@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError, OutsideError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 GITHUB_API = "https://api.github.com"
 
@@ -48,7 +50,8 @@ class Context:
     """All that a command may know about where it runs.
 
     ``work`` holds what can be thrown away (downloads, training output); ``serve_home`` is the state of the local
-    serving target; ``prediction_log`` the root of the prediction log.
+    serving target; ``prediction_log`` the root of the prediction log; ``cache`` what working trees share (environments,
+    models by digest), below ``work`` where none is given.
     """
 
     repo: Path
@@ -59,6 +62,11 @@ class Context:
     tracking_uri: str = ""
     github: GitHubPlace | None = None
     in_job: bool = False
+    cache: Path | None = None
+
+    @property
+    def cache_folder(self) -> Path:
+        return self.cache or self.work / "cache"
 
     def require_github(self, purpose: str) -> GitHubPlace:
         """GitHub with a token; raises InputError that says how to give one."""
@@ -79,6 +87,7 @@ def load_context(path: Path, *, platform_file: Path | None = None, environ: Mapp
         msg = f"{path} is not a folder"
         raise InputError(msg, fix="pass the folder of the model repository with --path")
     state = Path(environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or "/") / ".local" / "state")
+    cache = Path(environ.get("XDG_CACHE_HOME") or Path(environ.get("HOME") or "/") / ".cache")
     serve_home = Path(environ.get("MLP_SERVE_HOME") or state / "mlp-ci" / "serve")
     platform = platform_file or (Path(environ["MLP_PLATFORM"]) if environ.get("MLP_PLATFORM") else None)
     return Context(
@@ -90,6 +99,7 @@ def load_context(path: Path, *, platform_file: Path | None = None, environ: Mapp
         tracking_uri=environ.get("MLFLOW_TRACKING_URI", ""),
         github=_github(repo, environ),
         in_job=environ.get("GITHUB_ACTIONS") == "true",
+        cache=Path(environ.get("MLP_CACHE") or cache / "mlp-ci"),
     )
 
 

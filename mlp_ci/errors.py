@@ -14,9 +14,11 @@ Deep code raises; only ``mlp_ci.cli`` catches, prints and exits.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EXIT_OK = 0
 EXIT_BUG = 1
@@ -113,7 +115,5 @@ class SpecError(InputError):
         ordered = sorted(problems, key=lambda p: (p.file, p.line, p.column))
         first = ordered[0]
         count = f" (and {len(ordered) - 1} more)" if len(ordered) > 1 else ""
-        super().__init__(
-            first.what + count, fix=first.fix, file=first.file, line=first.line, column=first.column
-        )
+        super().__init__(first.what + count, fix=first.fix, file=first.file, line=first.line, column=first.column)
         self.problems = tuple(ordered)

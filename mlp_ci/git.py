@@ -6,10 +6,13 @@ import hashlib
 import os
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, OutsideError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 _REMOTE = re.compile(
     r"^(?:(?P<scheme>https?)://(?:[^@/]*@)?(?P<host>[^/]+)/|(?:ssh://)?[^@/]+@(?P<ssh>[^:/]+)[:/])"

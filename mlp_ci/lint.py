@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, Problem, SpecError
 from mlp_ci.report import Finding, Outcome, Report
@@ -17,6 +16,10 @@ from mlp_ci.spec import (
     parse_platform,
     parse_promotion,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 PARSERS = {MODEL_FILE: parse_model, PROMOTION_FILE: parse_promotion, PLATFORM_FILE: parse_platform}
 

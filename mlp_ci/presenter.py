@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -13,6 +11,9 @@ from mlp_ci import __version__
 from mlp_ci.errors import EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, GateError, MlpError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from mlp_ci.report import Report
 
 

@@ -10,13 +10,16 @@ import json
 import os
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mlp_ci.errors import MlpError, Problem, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 # GitHub shows ten annotations of a kind per step and drops the rest.
 ANNOTATIONS_PER_STEP = 10
@@ -237,6 +240,23 @@ def escape_data(text: str) -> str:
 def escape_property(text: str) -> str:
     """Escape a property (file, title) of a workflow command."""
     return escape_data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+@contextmanager
+def commands_stopped(stream: TextIO, *, in_job: bool) -> Iterator[None]:
+    """Inside the block GitHub takes no line of the log as a command, whoever wrote it; outside a job, does nothing.
+
+    The word that ends it is random, so that nothing inside the block can end it early.
+    """
+    if not in_job:
+        yield
+        return
+    word = f"mlp-{secrets.token_hex(16)}"
+    print(f"::stop-commands::{word}", file=stream, flush=True)
+    try:
+        yield
+    finally:
+        print(f"::{word}::", file=stream, flush=True)
 
 
 def annotate_report(report: Report, stream: TextIO | None = None) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.context import Context, GitHubPlace
@@ -15,15 +19,15 @@ from mlp_ci.sandbox.forge.records import Pull, Repo
 from mlp_ci.sandbox.forge.seed import Seed, SeedRepo, SeedRule, SeedTeam, SeedUser
 from mlp_ci.sandbox.forge.server import ForgeServer
 from mlp_ci.spec import PromotionSpec, Quarantined, StageEntry, render_promotion
+from mlp_ci.tracking import Tracking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
-MODEL = "flight-delay"
+MODEL = "arrival-delay"  # other tests use other names in the same MLflow
 MODEL_YAML = """\
 apiVersion: mlp-ci/v1
-name: flight-delay
+name: arrival-delay
 team: growth
 tier: standard
 data:
@@ -77,6 +81,47 @@ def world_seed(*, tier: str = "standard", rules: tuple[SeedRule, ...] = (), stag
         ),
         teams=(SeedTeam("growth-ml", ("alice", "bob"), {MODEL: "write"}), SeedTeam("platform", ("carol",))),
     )
+
+
+REGISTERED = {1: "pass", 2: "pass", 3: "pass", 4: "fail", 5: "pass"}
+
+
+@cache
+def register_versions(tracking_uri: str) -> Tracking:
+    """Once per MLflow: versions 1 to 5 of the model, each with a run and evidence; version 4 did not pass its gate."""
+    tracking = Tracking(tracking_uri)
+    experiment = tracking.experiment(MODEL, create=True)
+    assert experiment is not None
+    tracking.register_model(MODEL, "", {})
+    for number, gate in REGISTERED.items():
+        tags = {"mlp.status": "trained", "mlp.train_seconds": "90", "mlp.runner": "default"}
+        run = tracking.start_run(experiment, f"run {number}", tags, datetime(2013, 4, number, tzinfo=UTC))
+        roc_auc = 0.70 + number / 100
+        tracking.log(run, params={"rate": str(number / 10)}, metrics={"roc_auc": roc_auc})
+        evidence = {
+            "metrics": {"roc_auc": {"value": roc_auc, "low": roc_auc - 0.01, "high": roc_auc + 0.01}},
+            "gates": [{"gate": "roc_auc at least 0.7", "outcome": gate, "message": f"{roc_auc:.2f}"}],
+        }
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "evidence.json"
+            file.write_text(json.dumps(evidence))
+            tracking.log_file(run, file)
+        tracking.set_status(run, "FINISHED", datetime(2013, 4, number, 0, 2, tzinfo=UTC))
+        data = json.dumps({"data/train.parquet": f"md5:{number:032x}"})
+        made = tracking.create_version(
+            MODEL,
+            run,
+            {
+                "mlp.digest": DIGESTS[number],
+                "mlp.gate": gate,
+                "mlp.evidence": f"sha256:{number:064x}",
+                "mlp.commit": f"{number:040x}",
+                "mlp.data": data,
+            },
+            "",
+        )
+        assert made.number == number
+    return tracking
 
 
 TOKENS = {"alice": "alice-token", "bob": "bob-token", "carol": "carol-token", "dave": "dave-token", "app": "app-token"}
@@ -208,8 +253,8 @@ class World:
 
 
 @contextmanager
-def running_world(folder: Path, described: Seed | None = None) -> Iterator[World]:
+def running_world(folder: Path, described: Seed | None = None, tracking_uri: str = "") -> Iterator[World]:
     faults = Faults()
     with ForgeServer(folder / "forge", wrap=faults) as server:
         seed.apply(server.forge, described or world_seed())
-        yield World(server, faults, folder)
+        yield World(server, faults, folder, tracking_uri)

@@ -145,9 +145,8 @@ class Wire:
         headers = {k.lower(): v for k, v in (error.headers or {}).items()}
         data = error.data if isinstance(error.data, dict) else {}
         said = str(data.get("message") or error.message or "no reason given")
-        details = "; ".join(
-            str(e.get("message") or e.get("code")) for e in data.get("errors") or [] if isinstance(e, dict)
-        )
+        errors = data.get("errors") or []
+        details = "; ".join(str((e.get("message") or e.get("code")) if isinstance(e, dict) else e) for e in errors)
         said = f"{said} ({details})" if details else said
         asked = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
         limited = error.status == 429 or (error.status == 403 and (asked or "rate limit" in said.lower()))

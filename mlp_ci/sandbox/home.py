@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.serve.processes import Process
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 ORG = "acme"
 FILE = "sandbox.json"

@@ -8,10 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from datetime import datetime
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlp_ci import clock
 from mlp_ci.errors import OutsideError
@@ -19,6 +17,11 @@ from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.sandbox import home as homes
 from mlp_ci.sandbox.home import Home
 from mlp_ci.serve.processes import Process, start_time
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
 
 LOGINS = ("alice", "bob", "carol", "dave", "mlp-ci[bot]")
 START_SECONDS = 90.0

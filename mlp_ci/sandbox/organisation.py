@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlp_ci import clock, scaffold
@@ -14,6 +13,8 @@ from mlp_ci.sandbox.home import ORG, Home
 from mlp_ci.sandbox.people import Person, person
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlp_ci.sandbox.forge.access import Forge
 
 ACTIONS_REF = "v1"
@@ -55,7 +56,7 @@ def actions_folder() -> Path:
 
 
 def seed(forge: Forge, home: Home) -> None:
-    """Make the organisation, or bring it to what this version of mlp-ci wants; people's repositories stay as they are."""
+    """Make the organisation, or bring it to what this version wants; people's repositories stay as they are."""
     from mlp_ci.sandbox.forge.seed import Seed, SeedRepo, SeedTeam, SeedUser, apply
 
     users = [

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import MlpError, OutsideError
 from mlp_ci.git import git
-from mlp_ci.sandbox.home import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from mlp_ci.sandbox.home import Home
 
 
 class Refused(MlpError):

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlp_ci import clock
 from mlp_ci.errors import InputError, OutsideError
-from mlp_ci.sandbox.home import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mlp_ci.sandbox.home import Home
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ import pytest
 from github import GithubException
 
 from mlp_ci.sandbox.forge import events, protection, runs
-from mlp_ci.sandbox.forge.records import Run
 
 if TYPE_CHECKING:
+    from mlp_ci.sandbox.forge.records import Run
     from tests.forge.conftest import World
 
 REPO = "/repos/acme/flight-delay"
@@ -67,7 +67,9 @@ def test_what_is_hidden_is_not_found_and_what_is_seen_may_be_forbidden(world: Wo
 
 def test_permissions_come_from_the_strongest_source(world: World) -> None:
     repo = world.repo("carol")
-    have = {login: repo.get_collaborator_permission(login) for login in ("alice", "carol", "dave", "eve", "mlp-ci[bot]")}
+    have = {
+        login: repo.get_collaborator_permission(login) for login in ("alice", "carol", "dave", "eve", "mlp-ci[bot]")
+    }
     assert have == {"alice": "write", "carol": "admin", "dave": "read", "eve": "none", "mlp-ci[bot]": "none"}
     assert repo.has_in_collaborators("dave")
     assert not repo.has_in_collaborators("eve")

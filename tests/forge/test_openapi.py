@@ -234,7 +234,9 @@ def deployments(world: World) -> None:
         for _ in range(2):
             made = ask(c, "POST", REPO + "/deployments", 201, ref="main", environment="staging", payload={"v": 1})
             ids.append(made["id"])
-            status = ask(c, "POST", f"{REPO}/deployments/{made['id']}/statuses", 201, state="success", log_url="http://l")
+            status = ask(
+                c, "POST", f"{REPO}/deployments/{made['id']}/statuses", 201, state="success", log_url="http://l"
+            )
             own = f"{REPO}/deployments/{made['id']}/statuses/{status['id']}"
             assert ask(c, "GET", own)["environment"] == "staging"
         states = ask(c, "GET", f"{REPO}/deployments/{ids[0]}/statuses")

@@ -69,7 +69,7 @@ def test_a_conflict_cannot_be_merged_and_has_no_merge_ref(world: World) -> None:
     assert "refs/pull/1/merge" not in world.git(folder, "ls-remote", "origin").stdout
     pull = world.repo("alice").get_pull(1)
     assert (pull.mergeable, pull.mergeable_state) == (False, "dirty")
-    said = refusal(lambda: pull.merge())
+    said = refusal(pull.merge)
     assert (said.status, said.data["message"]) == (405, "Pull Request has merge conflicts")
     world.commit(folder, {"README.md": "theirs too\n"})
     world.push(folder)
@@ -93,7 +93,7 @@ def test_drafts_closing_reopening_and_deleted_branches(world: World) -> None:
     repo = world.repo("alice")
     pull = repo.create_pull(title="T", body="", head="topic", base="main", draft=True)
     assert (pull.draft, pull.mergeable_state) == (True, "draft")
-    assert refusal(lambda: pull.merge()).status == 405
+    assert refusal(pull.merge).status == 405
     row = world.forge.store.get(Pull, pull.id)
     alice = world.forge.store.user("alice")
     assert alice
@@ -129,13 +129,13 @@ def test_protection_asks_for_reviews_and_checks_and_bypass_is_for_admins(world: 
     protection.protect(world.forge, world.repo_row(), "main", **rules)
     bob = world.repo("bob").get_pull(1)
     assert bob.mergeable_state == "blocked"
-    said = refusal(lambda: bob.merge()).data["message"]
+    said = refusal(bob.merge).data["message"]
     assert "approving review" in said
     assert '"ci" is expected' in said
     bob.create_review(event="REQUEST_CHANGES", body="no")
     world.repo("carol").get_pull(1).create_review(event="APPROVE")
     world.repo("alice").get_commit(pull.head.sha).create_status("success", context="ci")
-    assert "Changes have been requested" in refusal(lambda: bob.merge()).data["message"]
+    assert "Changes have been requested" in refusal(bob.merge).data["message"]
     own = next(r for r in bob.get_reviews() if r.user.login == "bob")
     own.dismiss("settled")
     assert world.repo("bob").get_pull(1).mergeable_state == "clean"
@@ -143,7 +143,7 @@ def test_protection_asks_for_reviews_and_checks_and_bypass_is_for_admins(world: 
     world.push(folder)
     states = {r.user.login: r.state for r in bob.get_reviews()}
     assert states == {"bob": "DISMISSED", "carol": "DISMISSED"}
-    assert refusal(lambda: bob.merge()).status == 405
+    assert refusal(bob.merge).status == 405
     assert world.repo("carol").get_pull(1).merge().merged
 
 
@@ -189,7 +189,10 @@ def test_renames_and_deletions_show_in_the_files(world: World) -> None:
     world.git(folder, "rm", "-q", "gone.txt")
     world.commit(folder, {"nëw.txt": text + "more\n"})
     world.push(folder, "topic")
-    files = {f.filename: f for f in world.repo("alice").create_pull(title="T", body="", head="topic", base="main").get_files()}
+    files = {
+        f.filename: f
+        for f in world.repo("alice").create_pull(title="T", body="", head="topic", base="main").get_files()
+    }
     assert files["nëw.txt"].status == "renamed"
     assert files["nëw.txt"].previous_filename == "old name.txt"
     assert files["nëw.txt"].patch.endswith("+more")

@@ -130,7 +130,7 @@ def test_a_comment_of_somebody_else_with_our_marker_is_not_taken_for_ours(world:
 def test_faults_that_pass_are_waited_out(world: World) -> None:
     hub = world.hub()
     for status, headers in [(503, {}), (429, {"retry_after": "1"}), (403, {"retry_after": "1"})]:
-        world.faults.fail("GET /api/v3/repos/acme/flight-delay/contents/promotion.yaml", status, **headers)
+        world.faults.fail(f"GET /api/v3/repos/acme/{MODEL}/contents/promotion.yaml", status, **headers)
     start = time.monotonic()
     assert hub.read_file("promotion.yaml", "main") == promotion()
     assert time.monotonic() - start >= 2
@@ -242,7 +242,7 @@ def test_a_status_that_already_says_so_is_not_written_again(world: World) -> Non
 
 def test_a_deployment_is_recorded_once(world: World) -> None:
     hub, sha = world.hub(), world.main()
-    world.faults.fail("POST /api/v3/repos/acme/flight-delay/deployments", 502, done=True)
+    world.faults.fail(f"POST /api/v3/repos/acme/{MODEL}/deployments", 502, done=True)
     one = hub.record_deployment(sha, "staging", "http://127.0.0.1:1", {"version": 1})
     assert hub.record_deployment(sha, "staging", "http://127.0.0.1:1", {"version": 1}) == one
     two = hub.record_deployment(sha, "staging", "http://127.0.0.1:1", {"version": 2})

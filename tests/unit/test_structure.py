@@ -20,6 +20,7 @@ LAYERS = {
     "lint": 4,
     "github": 5,
     "dvc": 5,
+    "train_key": 6,
     "tracking": 5,
     "data": 6,
     "train": 7,

@@ -10,8 +10,12 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlp_ci.report import Report, Table
+
+if TYPE_CHECKING:
+    from mlp_ci.sandbox.demo.story import Story
 
 
 def run(folder: Path | None, *, fast: bool, keep: bool, quiet: bool) -> Report:

@@ -6,11 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlp_ci import tracking
 from mlp_ci.context import load_context
@@ -19,7 +17,12 @@ from mlp_ci.sandbox import organisation
 from mlp_ci.sandbox.home import ORG, Home
 from mlp_ci.sandbox.people import Person, person
 from mlp_ci.spec import parse_platform
-from mlp_ci.tracking import VersionFact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from mlp_ci.tracking import VersionFact
 
 REPO = f"{ORG}/flight-delay"
 

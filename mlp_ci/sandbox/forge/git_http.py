@@ -37,12 +37,12 @@ def routes(forge: Forge) -> list[Route]:
         return await _serve(forge, request, request.query_params.get("service", ""), "/info/refs")
 
     async def service(request: Request) -> Response:
-        name = str(request.path_params["service"])
+        name = request.url.path.rpartition("/")[2]
         return await _serve(forge, request, name, f"/{name}")
 
     return [
         Route("/{owner}/{repo}/info/refs", info, methods=["GET"]),
-        Route("/{owner}/{repo}/{service:str}", service, methods=["POST"], name="git-service"),
+        *(Route(f"/{{owner}}/{{repo}}/{name}", service, methods=["POST"]) for name in _SERVICES),
     ]
 
 

@@ -168,8 +168,7 @@ class Repos:
         ok: Sequence[int] = (0,),
     ) -> subprocess.CompletedProcess[bytes]:
         """Run git in ``repo``; an exit status not in ``ok`` is a GitError."""
-        if any("\0" in arg for arg in args):
-            raise Refusal(422, "A NUL character is not allowed here")
+        _without_nul(*args)
         command = ["git", "--git-dir", str(self.path(repo)), *args]
         done = subprocess.run(
             command, input=stdin, capture_output=True, env={**self.environment(), **(env or {})}, check=False
@@ -284,8 +283,7 @@ class Repos:
             "GIT_COMMITTER_EMAIL": committer.email,
             "GIT_COMMITTER_DATE": committer.date,
         }
-        if any("\0" in value for value in env.values()):
-            raise Refusal(422, "A NUL character is not allowed here")
+        _without_nul(message, *env.values())
         flags = [part for parent in parents for part in ("-p", parent)]
         return self.run(repo, "commit-tree", tree, *flags, stdin=message.encode(), env=env).stdout.decode().strip()
 
@@ -337,6 +335,7 @@ class Repos:
 
     def write_tree(self, repo: Repo, base: str | None, changes: Mapping[str, tuple[str, str] | None]) -> str:
         """A tree: ``base`` with, by path, ``(mode, blob)`` put in or (None) taken out. A path git refuses is a 422."""
+        _without_nul(*changes)
         with TemporaryDirectory(dir=self.path(repo)) as folder:
             env = {"GIT_INDEX_FILE": f"{folder}/index"}
             self.run(repo, "read-tree", *([base] if base else ["--empty"]), env=env)
@@ -364,6 +363,12 @@ class Repos:
         if len(parts) != len(changes):  # a submodule or a mode change git prints differently: do without patches
             return changes
         return [replace(change, patch=_hunks(part)) for change, part in zip(changes, parts, strict=True)]
+
+
+def _without_nul(*texts: str) -> None:
+    """Neither an argument nor an environment variable nor git itself takes one."""
+    if any("\0" in text for text in texts):
+        raise Refusal(422, "A NUL character is not allowed here")
 
 
 def _commit(text: str) -> Commit:

@@ -132,6 +132,8 @@ def comment(forge: Forge, repo: Repo, comment: Comment) -> Shape:
         "body": comment.body,
         "user": user_by_id(forge, comment.user_id),
         "author_association": association(forge, repo, comment.user_id),
+        "performed_via_github_app": None,
+        "reactions": {"url": f"{url}/reactions", **dict.fromkeys(_REACTIONS, 0)},
         "created_at": comment.created_at,
         "updated_at": comment.updated_at,
     }

@@ -166,9 +166,15 @@ class Group:
 
 
 def routes(forge: Forge, groups: Iterable[Group]) -> list[Route]:
-    """Starlette routes, longest template first: ``/commits/{ref}/status`` must not be taken for a ref with a slash."""
-    endpoints = sorted((e for g in groups for e in g.endpoints), key=lambda e: -len(e.template))
+    """Starlette routes, most specific first: ``/commits/{ref}/status`` must not be taken for a ref with a slash."""
+    endpoints = sorted((e for g in groups for e in g.endpoints), key=_generality)
     return [Route(e.path, _endpoint(forge, e), methods=[e.method], name=f"{e.method} {e.template}") for e in endpoints]
+
+
+def _generality(endpoint: Endpoint) -> list[int]:
+    """Sorts a literal part before a parameter, that before one that takes slashes, and all of them before the end."""
+    parts = endpoint.path.split("/")
+    return [2 if part.endswith(":path}") else 1 if part.startswith("{") else 0 for part in parts] + [3]
 
 
 def page(call: Call, items: Sequence[T], shape: Callable[[T], Any], wrap: str = "") -> Reply:

@@ -7,18 +7,20 @@ comments fold tables with them); HTML comments vanish. Images from elsewhere bec
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 from markdown_it import MarkdownIt
-from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markupsafe import Markup
 
+if TYPE_CHECKING:
+    from markdown_it.renderer import RendererHTML
+
 _TAGS = ("details", "summary", "sub", "sup", "kbd", "br")
-_TAG = re.compile(rf"<!--.*?(?:-->|\Z)|<(/?)({'|'.join(_TAGS)})\s*/?>", re.S | re.I)
+_TAG = re.compile(rf"<!--.*?(?:-->|\Z)|<(/?)({'|'.join(_TAGS)})(\s+open)?\s*/?>", re.S | re.I)
 _BARE = re.compile(r"https?://[^\s<>\"'`|]*[^\s<>\"'`|.,;:!?)\]}*_]")
 _BOX = re.compile(r"\[([ xX])\] ")
 _LARGEST = 512 * 1024
@@ -62,7 +64,7 @@ def _tag(match: re.Match[str], opened: list[str]) -> str:
         return "<br>"
     if not match[1]:
         opened.append(name)
-        return f"<{name}>"
+        return "<details open>" if name == "details" and match[3] else f"<{name}>"
     if name not in opened:
         return escape(match[0])
     closed = []
@@ -74,7 +76,7 @@ def _tag(match: re.Match[str], opened: list[str]) -> str:
 def _image(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Env) -> str:
     token = tokens[index]
     source, label = str(token.attrGet("src") or ""), escape(token.content or "image")
-    if urlsplit(source).scheme or source.startswith("//"):
+    if _foreign(source):
         return f'<a href="{escape(source)}" rel="nofollow noopener noreferrer">{label}</a>'
     return f'<img src="{escape(_inside(env["raw"], source))}" alt="{label}">'
 
@@ -82,11 +84,18 @@ def _image(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any
 def _link(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any, env: Env) -> str:
     token = tokens[index]
     target = str(token.attrGet("href") or "")
-    if urlsplit(target).scheme or target.startswith("//"):
+    if _foreign(target):
         token.attrSet("rel", "nofollow noopener noreferrer")
     elif not target.startswith("#"):
         token.attrSet("href", _inside(env["base"], target))
     return self.renderToken(tokens, index, options, env)
+
+
+def _foreign(target: str) -> bool:
+    try:
+        return bool(urlsplit(target).scheme) or target.startswith("//")
+    except ValueError:  # such as an unfinished IPv6 address
+        return True
 
 
 def _inside(base: str, target: str) -> str:
@@ -125,7 +134,7 @@ def _linked(children: list[Token]) -> list[Token]:
             out.append(child)
             continue
         box = _BOX.match(child.content) if number == 0 else None
-        text = f"{'☐' if box[1] == ' ' else '☑'} {child.content[box.end():]}" if box else child.content
+        text = f"{'☐' if box[1] == ' ' else '☑'} {child.content[box.end() :]}" if box else child.content
         out += _split(text)
     return out
 
@@ -143,5 +152,4 @@ def _text(content: str) -> Token:
     return Token("text", "", 0, content=content)
 
 
-Rule = Callable[..., str]
 _MARKDOWN = _markdown()

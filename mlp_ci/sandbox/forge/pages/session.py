@@ -13,9 +13,12 @@ import os
 import secrets
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SESSION_SECONDS = 12 * 3600
 CODE_SECONDS = 600

@@ -126,7 +126,13 @@ class Group:
         return self._add("GET", path, scope, "read", None, open)
 
     def post(
-        self, path: str, scope: str = "metadata", need: str = "write", *, back: Handler | None = None, open: bool = False
+        self,
+        path: str,
+        scope: str = "metadata",
+        need: str = "write",
+        *,
+        back: Handler | None = None,
+        open: bool = False,
     ) -> Callable[[Handler], Handler]:
         return self._add("POST", path, scope, need, back, open)
 
@@ -245,7 +251,9 @@ class _Desk:
         origin = request.headers.get("origin")
         foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
         if foreign or not self.sealer.accepts(visit.session, visit.form.get("form_token", "")):
-            raise Refusal(403, "This form is too old, or came from another page. Go back, load the page again and retry")
+            raise Refusal(
+                403, "This form is too old, or came from another page. Go back, load the page again and retry"
+            )
 
     def _finish(self, visit: Visit, result: Page | Response) -> Response:
         if isinstance(result, Page):
