@@ -1,0 +1,169 @@
+"""The text of a promotion pull request: what the version showed, how it differs from what runs now, what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.report import Outcome, Table, markdown_cell, markdown_table
+from mlp_ci.spec import show_duration
+
+if TYPE_CHECKING:
+    from mlp_ci.spec import ModelSpec, PlatformSpec, StageEntry
+    from mlp_ci.tracking import RunFact, Tracking, VersionFact
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is asked for: a version in a stage, where ``now`` is what the stage has."""
+
+    model: ModelSpec
+    stage: str
+    version: VersionFact
+    now: StageEntry | None
+    commit_url: str  # with {sha} where the commit goes
+
+
+def promotion_body(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> str:
+    """Markdown. What MLflow does not have is left out; a missing part never keeps a promotion from being proposed."""
+    version, stage = asked.version, asked.stage
+    evidence = _evidence(tracking, version)
+    current = _current(tracking, asked)
+    shown = f"version **{current.number}**" if current else "nothing"
+    lines = [
+        (
+            f"Asks for **{asked.model.name} {version.number}** in **{stage}**, which has {shown} now. "
+            "Merging this deploys it."
+        ),
+        "",
+        f"**Needs** {_needs(asked, platform)}",
+        "",
+    ]
+    metrics = _metrics_table(evidence, _evidence(tracking, current) if current else {}, current)
+    gates = _gates_table(evidence)
+    lines += [part for table in (metrics, gates) if table for part in (markdown_table(table), "")]
+    lines += [markdown_table(_lineage(asked, tracking, platform)), ""]
+    if current:
+        changes = _changes(version, current, tracking)
+        if changes:
+            lines += [f"**What differs from version {current.number}**", "", *changes, ""]
+    lines.append(f"<sub>Approvals count for these bytes only: `{version.digest}`</sub>")
+    return "\n".join(lines) + "\n"
+
+
+def _needs(asked: Asked, platform: PlatformSpec) -> str:
+    policy = platform.tiers.get(asked.model.tier)
+    count = policy.approvals.get(asked.stage, 0) if policy else 1
+    if count == 0:
+        merged = "and merges itself" if policy and policy.merge == "machine" else "somebody has to merge it"
+        return f"no approval: tier {asked.model.tier} asks for none in {asked.stage}; {merged}."
+    noun = "approval" if count == 1 else "approvals"
+    return (
+        f"{count} {noun} (tier {asked.model.tier}, {asked.stage}) of the newest commit, by people with write access "
+        "who did not write it."
+    )
+
+
+def _current(tracking: Tracking, asked: Asked) -> VersionFact | None:
+    if asked.now is None:
+        return None
+    try:
+        return tracking.version(asked.version.model, asked.now.version)
+    except InputError:
+        return None
+
+
+def _evidence(tracking: Tracking, version: VersionFact) -> Mapping[str, Any]:
+    try:
+        return tracking.read_json(version.run_id, "evidence.json")
+    except (InputError, OutsideError):
+        return {}
+
+
+def _metrics_table(new: Mapping[str, Any], old: Mapping[str, Any], current: VersionFact | None) -> Table | None:
+    metrics, before = _metrics(new), _metrics(old)
+    if not metrics:
+        return None
+    head = ("metric", "value", "interval") + ((f"version {current.number}",) if current else ())
+    rows = []
+    for name, (value, interval) in metrics.items():
+        then = before.get(name, (None, ""))[0]
+        rows.append((name, value, interval, *((then,) if current else ())))
+    return Table(title="Evidence", columns=head, rows=tuple(rows))
+
+
+def _metrics(evidence: Mapping[str, Any]) -> dict[str, tuple[float | None, str]]:
+    """Metric → value and interval, from the evidence file."""
+    found: dict[str, tuple[float | None, str]] = {}
+    for name, metric in (evidence.get("metrics") or {}).items():
+        if isinstance(metric, int | float):
+            found[name] = (float(metric), "")
+        elif isinstance(metric, Mapping) and isinstance(metric.get("value"), int | float):
+            low, high = (metric.get(k) for k in ("low", "high"))
+            interval = f"{low:.4g} to {high:.4g}" if low is not None and high is not None else ""
+            found[name] = (float(metric["value"]), interval)
+    return found
+
+
+def _gates_table(evidence: Mapping[str, Any]) -> Table | None:
+    gates = [g for g in evidence.get("gates") or [] if isinstance(g, Mapping)]
+    rows = tuple((str(g.get("gate", "")), _outcome(g.get("outcome")), str(g.get("message", ""))) for g in gates)
+    return Table(title="Gates", columns=("gate", "result", "reason"), rows=rows) if rows else None
+
+
+def _outcome(value: Any) -> Outcome | str:
+    return Outcome(value) if value in [str(o) for o in Outcome] else str(value)
+
+
+def _lineage(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> Table:
+    version = asked.version
+    rows: list[tuple[str, str]] = [("version", f"{version.number}"), ("run", version.run_id)]
+    rows += [("commit", version.commit[:12])] if version.commit else []
+    rows += [(path, digest) for path, digest in version.data.items()]
+    run = _run(tracking, version)
+    seconds = float(run.tags.get("mlp.train_seconds", 0) or 0) if run else 0.0
+    if run and seconds:
+        from datetime import timedelta
+
+        price = platform.runners.get(run.tags.get("mlp.runner", ""))
+        spent = f", ${seconds / 3600 * price.usd_per_hour:.2f}" if price and price.usd_per_hour else ""
+        rows.append(("training", show_duration(timedelta(seconds=round(seconds))) + spent))
+    return Table(title="Where it comes from", columns=("what", "which"), rows=tuple(rows))
+
+
+def _run(tracking: Tracking, version: VersionFact) -> RunFact | None:
+    try:
+        return tracking.run(version.run_id)
+    except (InputError, OutsideError):
+        return None
+
+
+def _changes(version: VersionFact, current: VersionFact, tracking: Tracking) -> list[str]:
+    """What differs in code, data and parameters, one line each."""
+    lines = []
+    if version.commit != current.commit:
+        lines.append(f"- code: `{current.commit[:12]}` → `{version.commit[:12]}`")
+    for path in sorted({*version.data, *current.data}):
+        old, new = current.data.get(path, "none"), version.data.get(path, "none")
+        if old != new:
+            lines.append(f"- data: `{markdown_cell(path)}` {old[:16]}… → {new[:16]}…")
+    runs = _run(tracking, version), _run(tracking, current)
+    new_params, old_params = (dict(r.params) if r else {} for r in runs)
+    for name in sorted({*new_params, *old_params}):
+        if new_params.get(name) != old_params.get(name):
+            was, now = old_params.get(name, "unset"), new_params.get(name, "unset")
+            lines.append(f"- parameter `{markdown_cell(name)}`: {markdown_cell(was[:60])} → {markdown_cell(now[:60])}")
+    return lines[:40]
+
+
+def links(asked: Asked, tracking: Tracking) -> str:
+    """A line of links: the version and the run in MLflow, and the commit."""
+    version = asked.version
+    pages = [
+        ("version", tracking.version_page(version.model, version.number)),
+        ("run", tracking.run_page(version.run_id)),
+        ("commit", asked.commit_url.format(sha=version.commit) if version.commit else ""),
+    ]
+    return " · ".join(f"[{title}]({address})" for title, address in pages if "://" in address)

@@ -1,0 +1,140 @@
+"""The promotion pull request: one per stage, opened or updated, never two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlp_ci.errors import GateError, InputError, NotApproved, NothingToDo
+from mlp_ci.github import PullFact, PullRequest, connect, platform_of
+from mlp_ci.promote.body import Asked, links, promotion_body
+from mlp_ci.promote.gather import model_at, promotion_at
+from mlp_ci.promote.policy import Registered, registry_rules
+from mlp_ci.report import Outcome, Report
+from mlp_ci.spec import PROMOTION_FILE, PromotionSpec, StageEntry, render_promotion
+
+if TYPE_CHECKING:
+    from mlp_ci.context import Context
+    from mlp_ci.github import Hub
+    from mlp_ci.spec import PlatformSpec
+    from mlp_ci.tracking import Tracking, VersionFact
+
+LABEL = "promotion"
+
+
+def branch_of(stage: str) -> str:
+    """The branch of the promotion pull request of a stage."""
+    return f"mlp-ci/promote-{stage}"
+
+
+def promote(ctx: Context, stage: str, version: int | None) -> Report:
+    """Ask for a version in a stage; by default the one that the stage before has. NothingToDo when it is there."""
+    from mlp_ci.tracking import connect as connect_tracking
+
+    hub = connect(ctx.require_github("a promotion"))
+    platform = platform_of(ctx)
+    _require_stage(platform, stage)
+    tracking = connect_tracking(ctx, platform)
+    branch = hub.default_branch
+    model = model_at(hub, branch)
+    number = version
+    if number is None:
+        number = _default_version(platform, promotion_at(hub, branch, model.name), stage)
+    fact = propose(ctx, hub, tracking, platform, stage, tracking.version(model.name, number))
+    said = "opened" if fact.created else "updated" if fact.changed else "already open and up to date"
+    return Report(
+        command="promote",
+        headline=f"{model.name} {number} to {stage}: pull request #{fact.number} is {said}",
+        outputs={"version": str(number), "pull-request": str(fact.number)},
+        data={"version": number, "stage": stage, "pull_request": fact.number, "created": fact.created},
+        links=[(f"pull request #{fact.number}", fact.url)],
+    )
+
+
+def propose(
+    ctx: Context, hub: Hub, tracking: Tracking, platform: PlatformSpec, stage: str, version: VersionFact
+) -> PullFact:
+    """Open or update the promotion pull request of ``stage``; only promotion.yaml changes in it.
+
+    Raises NothingToDo when the stage has the version, GateError when its gate did not pass, NotApproved when the
+    policy would refuse it whoever approves: quarantined bytes, or a stage left out.
+    """
+    _require_stage(platform, stage)
+    branch = hub.default_branch
+    model = model_at(hub, branch)
+    now = promotion_at(hub, branch, model.name)
+    entry = _entry(version)
+    if now.stages.get(stage) == entry:
+        msg = f"{stage} already has {model.name} {version.number}"
+        raise NothingToDo(msg)
+    _refuse_hopeless(platform, now, stage, entry)
+    wanted = render_promotion(with_entry(now, platform, stage, entry))
+    place = hub.place
+    commit_url = f"{place.server_url}/{place.full_name}/commit/{{sha}}"
+    asked = Asked(model=model, stage=stage, version=version, now=now.stages.get(stage), commit_url=commit_url)
+    body = promotion_body(asked, tracking, platform)
+    pages = links(asked, tracking)
+    title = f"Promote {model.name} {version.number} to {stage}"
+    return hub.open_or_update_pull(
+        PullRequest(
+            branch=branch_of(stage),
+            title=title,
+            body=f"{body}\n{pages}\n" if pages else body,
+            files={PROMOTION_FILE: wanted.encode()},
+            labels=(LABEL,),
+        )
+    )
+
+
+def with_entry(now: PromotionSpec, platform: PlatformSpec, stage: str, entry: StageEntry) -> PromotionSpec:
+    """``now`` with the stage's entry, the stages in the platform's order so that the diff is the promotion alone."""
+    stages = {**now.stages, stage: entry}
+    order = [s for s in platform.stage_names() if s in stages] + [s for s in stages if s not in platform.stage_names()]
+    if [s for s in order if s in now.stages] != list(now.stages):
+        order = [*now.stages, *(s for s in order if s not in now.stages)]
+    return now.model_copy(update={"stages": {s: stages[s] for s in order}})
+
+
+def _require_stage(platform: PlatformSpec, stage: str) -> None:
+    if stage not in platform.stage_names():
+        known = ", ".join(platform.stage_names())
+        msg = f"there is no stage {stage!r}"
+        raise InputError(msg, fix=f"use one of {known}; platform.yaml lists them")
+
+
+def _default_version(platform: PlatformSpec, now: PromotionSpec, stage: str) -> int:
+    before = platform.stage_before(stage)
+    if before is None:
+        msg = f"{stage} is the first stage, so nothing says which version"
+        raise InputError(msg, fix=f"mlp-ci promote {stage} --version NUMBER")
+    if before.name not in now.stages:
+        msg = f"{before.name} has no version that could go on to {stage}"
+        raise InputError(msg, fix=f"mlp-ci promote {before.name} --version NUMBER, and merge that first")
+    return now.stages[before.name].version
+
+
+def _entry(version: VersionFact) -> StageEntry:
+    """The entry that names a version; GateError or InputError where it can never be promoted."""
+    known = Registered(exists=True, gate=version.gate, digest=version.digest, evidence=version.evidence)
+    if not version.digest:
+        msg = f"version {version.number} of {version.model} has no digest: it was not made by `mlp-ci register`"
+        raise InputError(msg, fix="train and register it through the workflow")
+    entry = StageEntry(version=version.number, digest=version.digest)
+    for rule in registry_rules(entry, known):
+        if rule.outcome is Outcome.FAIL:
+            raise GateError(rule.message, why="only versions that passed their gate are promoted", fix=rule.fix)
+    return entry
+
+
+def _refuse_hopeless(platform: PlatformSpec, now: PromotionSpec, stage: str, entry: StageEntry) -> None:
+    held = next((q for q in now.quarantine if q.digest == entry.digest), None)
+    if held:
+        msg = f"version {entry.version} is quarantined since {held.since:%Y-%m-%d}: {held.reason or 'no reason given'}"
+        fix = f"promote another version, or open a pull request that takes it out of `quarantine` in {PROMOTION_FILE}"
+        raise NotApproved(msg, why="these bytes were rolled back", fix=fix)
+    before = platform.stage_before(stage)
+    if before and now.stages.get(before.name) != entry:
+        there = now.stages.get(before.name)
+        has = f"version {there.version}" if there else "nothing"
+        msg = f"{stage} only takes what {before.name} has, and {before.name} has {has}"
+        fix = f"mlp-ci promote {before.name} --version {entry.version}, and merge that first"
+        raise NotApproved(msg, why="a version proves itself in one stage before it goes on", fix=fix)
