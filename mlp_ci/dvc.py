@@ -86,6 +86,45 @@ def add_and_push(repo: Path, paths: Sequence[str]) -> list[str]:
     return [f"{path}.dvc" for path in paths if _pointer_text(repo, path) != before[path]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class RemoteState:
+    """The default remote, as seen from here.
+
+    ``address`` has no credentials and is empty when there is no remote; ``unreachable`` says why it cannot be
+    reached; ``lacking`` are the paths whose data it does not have, None where finding out would take too long.
+    """
+
+    address: str = ""
+    unreachable: str = ""
+    lacking: tuple[str, ...] | None = None
+
+
+def look_at_remote(repo: Path, paths: Sequence[str], *, seconds: float) -> RemoteState:
+    """Where the data is kept and whether it is there; paths that DVC does not track are left out."""
+    remote = _default_remote(repo)
+    if remote is None:
+        return RemoteState()
+    address, shown = urlsplit(remote), _without_credentials(remote)
+    folder = repo / (address.path if address.scheme else remote)
+    is_folder = address.scheme in ("", "file")
+    unreachable = _why_unreachable(str(folder) if is_folder else remote)
+    if unreachable:
+        return RemoteState(address=shown, unreachable=unreachable)
+    tracked = [found for path in paths if (found := _in_pointer(repo, path) or _in_lock(repo, path))]
+    if is_folder:
+        # The layout of DVC 3, and the one before it.
+        places = {t.path: [folder / top / t.md5[:2] / t.md5[2:] for top in ("files/md5", "")] for t in tracked}
+        lacking = [path for path, kept in places.items() if not any(place.exists() for place in kept)]
+        return RemoteState(address=shown, lacking=tuple(lacking))
+    names = [t.path for t in tracked]
+    try:
+        done = _dvc(repo, "status", "--cloud", "--json", *names, timeout=seconds)
+        status = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):
+        return RemoteState(address=shown)
+    return RemoteState(address=shown, lacking=tuple(name for name in names if status.get(name) in ("new", "missing")))
+
+
 # ---------------------------------------------------------------- what git asks for
 
 
@@ -228,7 +267,7 @@ def _md5_of_folder(folder: Path) -> str:
 # ---------------------------------------------------------------- DVC itself
 
 
-def _dvc(repo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _dvc(repo: Path, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=repo,
@@ -236,6 +275,7 @@ def _dvc(repo: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         errors="replace",
         check=False,
+        timeout=timeout,
         stdin=subprocess.DEVNULL,
         # CI=1 keeps DVC from asking the network for a newer DVC; COLUMNS from breaking its lines.
         env={**os.environ, "DVC_NO_ANALYTICS": "1", "CI": os.environ.get("CI") or "1", "COLUMNS": "1000"},
