@@ -145,7 +145,8 @@ def test_a_pull_request_is_checked_without_a_secret_and_not_registered(acme: Org
     pulls.open_pull(acme.forge, acme.repo, acme.actor("alice"), ("topic", "main"), ("Try", None), draft=False)
     found = acme.commands()
     assert without_details(found.pop("Model CI")) == ["validate token=run", "train token=run", "evaluate token=run"]
-    assert not any(found.values()), "promotion.yaml is not touched, so there is nothing to approve"
+    assert without_details(found.pop("Promotion")) == ["approvals token=run"], "a required status must always come"
+    assert not any(found.values())
 
 
 def test_a_promotion_is_judged_at_every_review_without_its_code_and_deployed_after_the_merge(
