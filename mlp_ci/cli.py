@@ -217,7 +217,7 @@ def train(
     def flow() -> Report:
         from mlp_ci.train import train as run_train
 
-        return run_train(_context(path, platform))
+        return run_train(_context(path, platform), log=sys.stderr if output_format == "json" else sys.stdout)
 
     return Presenter("train", output_format, output)(flow)
 
