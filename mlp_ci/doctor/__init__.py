@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 8.0
 
 
-def examine(ctx: Context) -> Report:
-    """Look at everything; the outcome is fail when anything is missing, and what cannot be checked is skipped."""
+def examine(ctx: Context, *, patience: float = PATIENCE_SECONDS) -> Report:
+    """Look at everything; the outcome is fail when anything is missing, and what cannot be checked is skipped.
+
+    ``patience``: seconds after which what has not answered counts as not checked.
+    """
     groups: dict[str, Callable[[Context], list[Finding]]] = {"machine": machine.look, "repository": repository.look}
     if (ctx.repo / MODEL_FILE).exists():
         groups |= {
@@ -32,7 +35,7 @@ def examine(ctx: Context) -> Report:
             "platform": outside.look_at_platform,
             "github": outside.look_at_github,
         }
-    findings = _run(groups, ctx)
+    findings = _run(groups, ctx, patience)
     missing = [f for f in findings if f.outcome is Outcome.FAIL]
     skipped = [f for f in findings if f.outcome is Outcome.SKIP]
     passed = len(findings) - len(missing) - len(skipped)
@@ -48,7 +51,9 @@ def examine(ctx: Context) -> Report:
     )
 
 
-def _run(groups: Mapping[str, Callable[[Context], list[Finding]]], ctx: Context) -> list[Finding]:
+def _run(
+    groups: Mapping[str, Callable[[Context], list[Finding]]], ctx: Context, patience: float
+) -> list[Finding]:
     """All groups at once; the findings in the order of the groups, whichever was ready first."""
     found: dict[str, list[Finding]] = {}
     bugs: list[Exception] = []
@@ -64,12 +69,12 @@ def _run(groups: Mapping[str, Callable[[Context], list[Finding]]], ctx: Context)
     threads = {name: threading.Thread(target=work, args=(name, look), daemon=True) for name, look in groups.items()}
     for thread in threads.values():
         thread.start()
-    deadline = time.monotonic() + PATIENCE_SECONDS
+    deadline = time.monotonic() + patience
     for thread in threads.values():
         thread.join(max(0.0, deadline - time.monotonic()))
     if bugs:
         raise bugs[0]
-    late = f"no answer within {PATIENCE_SECONDS:.0f} s"
+    late = f"no answer within {patience:g} s"
     return [
         finding
         for name in groups
