@@ -1,4 +1,4 @@
-"""The forge's web pages: rendered on the server, no build step, a few lines of script only to keep a running run fresh."""
+"""The forge's web pages: rendered on the server, with a few lines of script to keep a running run fresh."""
 
 from __future__ import annotations
 

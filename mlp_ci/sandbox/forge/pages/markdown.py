@@ -1,7 +1,8 @@
 """GitHub-flavoured Markdown of hostile origin → safe HTML.
 
-Raw HTML is shown as the text it is, except for a few tags without attributes (GitHub lets them through, and mlp-ci's own
-comments fold tables with them); HTML comments vanish. Images from elsewhere become links, so that a page loads nothing foreign.
+Raw HTML is shown as the text it is, except for a few tags without attributes (GitHub lets them through, and mlp-ci's
+own comments fold tables with them); HTML comments vanish. Images from elsewhere become links: a page loads nothing
+foreign.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Env = MutableMapping[str, Any]
 
 
 def render(text: str | None, base: str = "", raw: str = "") -> Markup:
-    """HTML of ``text``. Relative links are taken from ``base`` and images from ``raw`` (paths of this forge that end in /)."""
+    """HTML of ``text``. Relative links start at ``base``, images at ``raw`` (paths of this forge that end in /)."""
     env: Env = {"open": [], "base": base, "raw": raw}
     html = _MARKDOWN.render((text or "")[:_LARGEST], env)
     html += "".join(f"</{tag}>" for tag in reversed(env["open"]))
@@ -56,7 +57,7 @@ def _html(self: RendererHTML, tokens: Sequence[Token], index: int, options: Any,
 
 
 def _tag(match: re.Match[str], opened: list[str]) -> str:
-    """An allowed tag; closing what is not open shows as text, so that nothing can end an element of the page around it."""
+    """An allowed tag. Closing what is not open shows as text: nothing may end an element of the page around it."""
     if match[2] is None:
         return ""
     name = match[2].lower()
@@ -67,7 +68,7 @@ def _tag(match: re.Match[str], opened: list[str]) -> str:
         return "<details open>" if name == "details" and match[3] else f"<{name}>"
     if name not in opened:
         return escape(match[0])
-    closed = []
+    closed: list[str] = []
     while not closed or closed[-1] != name:
         closed.append(opened.pop())
     return "".join(f"</{each}>" for each in closed)

@@ -28,7 +28,7 @@ _CODES = "login-codes"
 
 @dataclass(frozen=True)
 class Session:
-    """``user_id`` 0: nobody has logged in yet. ``token_id``: the token that opened the session (0: a login code did)."""
+    """``user_id`` 0: nobody has logged in yet. ``token_id``: the token that opened it (0: a login code did)."""
 
     user_id: int
     token_id: int

@@ -1,4 +1,4 @@
-"""From a browser's request to a page: sessions, permissions (the API's own), forms, and refusals as something to read."""
+"""From a browser's request to a page: sessions, permissions (the API's own), forms, refusals to read."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Page:
 
 @dataclass
 class Visit:
-    """One request: who looks, at what, with which form. ``problem`` is set when the form was refused and the page is shown again."""
+    """One request: who looks, at what, with which form. ``problem`` says why a form was refused."""
 
     forge: Forge
     session: Session
@@ -105,7 +105,7 @@ Handler = Callable[[Visit], "Page | Response"]
 
 @dataclass(frozen=True)
 class Entry:
-    """One route. ``scope`` and ``need`` are the API's for the same thing; ``back`` shows a refused form again; ``open`` needs no login."""
+    """One route. ``scope`` and ``need`` are the API's; ``back`` shows a refused form again; ``open`` needs no login."""
 
     method: str
     path: str
@@ -202,7 +202,7 @@ class _Desk:
                 visit.at = self._repo(visit)
             if entry.method == "POST":
                 self._check_form(visit, request)
-            result = self._handle(entry, visit)
+            return self._finish(visit, self._handle(entry, visit))
         except Refusal as refusal:
             result = Page("error.html", {"status": refusal.status, "words": words_of(refusal)}, refusal.status)
         except Exception:
@@ -257,11 +257,15 @@ class _Desk:
 
     def _finish(self, visit: Visit, result: Page | Response) -> Response:
         if isinstance(result, Page):
-            problem = visit.problem
             shell = {
-                "me": visit.who, "form_token": self.sealer.form_token(visit.opened or visit.session), "repo": visit.at,
-                "path": visit.path, "refresh": result.refresh, "problem": problem, "form": visit.form if problem else {},
-            }  # fmt: skip
+                "me": visit.who,
+                "form_token": self.sealer.form_token(visit.opened or visit.session),
+                "repo": visit.at,
+                "path": visit.path,
+                "refresh": result.refresh,
+                "problem": visit.problem,
+                "form": visit.form if visit.problem else {},
+            }
             result = HTMLResponse(self.render(result.template, {**shell, **result.values}), result.status)
         for name, value in _HEADERS.items():
             result.headers.setdefault(name, value)
