@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 # GitHub shows ten annotations of a kind per step and drops the rest.
 ANNOTATIONS_PER_STEP = 10
+LOG_WIDTH = 160
 SUMMARY_LIMIT = 1024 * 1024
 
 
@@ -120,7 +121,9 @@ def print_text(report: Report, stream: TextIO | None = None) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True)
+    # A job's log is read in a browser, which scrolls: 80 columns would only cut digests in two.
+    width = LOG_WIDTH if on_github() else None
+    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True, width=width)
     for finding in report.findings:
         if finding.outcome is Outcome.PASS and len(report.findings) > 25:
             continue

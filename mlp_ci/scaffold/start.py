@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, NothingToDo, OutsideError
-from mlp_ci.git import git, is_repository
+from mlp_ci.git import changed_files, git, is_repository
 from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.scaffold.template import ANSWERS, Files, files_of, put, render, shipped, stamped, state, toplevel
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FIRST_COMMIT = "Start the model"
+# What GitHub puts into a new repository. Once committed, they can be replaced without a loss.
+GITHUBS_OWN = {"README.md", ".gitignore", "LICENSE"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Choices:
 
 
 def init(destination: Path, *, name: str, team: str, owner: str, choices: Choices | None = None) -> Report:
-    """Start a model repository in ``destination``: a new or empty folder, or an empty clone.
+    """Start a model repository in ``destination``: a new or empty folder, or a clone of a new repository.
 
     Raises InputError when the folder holds other files or an answer is not valid, and NothingToDo when it is a model
     repository already. A run that was cut off is finished by the next one.
@@ -68,7 +70,8 @@ def _require_room(destination: Path, files: Files) -> None:
         msg = f"{destination} is a model repository already"
         raise NothingToDo(msg, fix=f"`mlp-ci init --update {destination}` brings a newer template")
     there = files_of(destination)
-    strange = sorted(path for path, content in there.items() if files.get(path) != content)
+    committed = GITHUBS_OWN if is_repository(destination) and not changed_files(destination) else set()
+    strange = sorted(path for path, content in there.items() if files.get(path) != content and path not in committed)
     if strange and ANSWERS not in there:
         shown = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
         msg = f"{destination} is not empty: {shown}"
