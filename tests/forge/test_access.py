@@ -67,9 +67,8 @@ def test_what_is_hidden_is_not_found_and_what_is_seen_may_be_forbidden(world: Wo
 
 def test_permissions_come_from_the_strongest_source(world: World) -> None:
     repo = world.repo("carol")
-    have = {
-        login: repo.get_collaborator_permission(login) for login in ("alice", "carol", "dave", "eve", "mlp-ci[bot]")
-    }
+    logins = ("alice", "carol", "dave", "eve", "mlp-ci[bot]")
+    have = {login: repo.get_collaborator_permission(login) for login in logins}
     assert have == {"alice": "write", "carol": "admin", "dave": "read", "eve": "none", "mlp-ci[bot]": "none"}
     assert repo.has_in_collaborators("dave")
     assert not repo.has_in_collaborators("eve")

@@ -44,6 +44,12 @@ def people(world: World) -> None:
         assert ask(c, "GET", "/orgs/acme/teams/growth-ml/memberships/bob")["state"] == "active"
         assert [r["name"] for r in ask(c, "GET", "/orgs/acme/teams/growth-ml/repos")] == ["flight-delay"]
         ask(c, "GET", "/users/nobody", 404)
+        grant = "/orgs/acme/teams/platform/repos/acme/flight-delay"
+        ask(c, "PUT", grant, 204, permission="maintain")
+        ask(c, "PUT", grant, 422, permission="everything")
+        ask(c, "PUT", "/orgs/acme/teams/platform/repos/acme/none", 404)
+        with world.http("alice") as alice:
+            ask(alice, "PUT", grant, 403, permission="push")
 
 
 def repositories(world: World) -> None:
@@ -74,7 +80,10 @@ def repositories(world: World) -> None:
         assert {u["login"] for u in ask(c, "GET", REPO + "/collaborators")} == {"alice", "bob", "carol", "dave"}
         ask(c, "GET", REPO + "/collaborators/alice", 204)
         assert ask(c, "GET", REPO + "/collaborators/bob/permission")["permission"] == "write"
-        assert ask(c, "GET", REPO + "/teams")[0]["permission"] == "push"
+        assert {t["slug"]: t["permission"] for t in ask(c, "GET", REPO + "/teams")} == {
+            "growth-ml": "push",
+            "platform": "maintain",
+        }
 
 
 def files_and_git(world: World) -> None:
@@ -92,6 +101,9 @@ def files_and_git(world: World) -> None:
         ask(c, "GET", REPO + "/contents/data/a.txt?ref=main~1", 404)
         raw = c.get(REPO + "/contents/data/a.txt", headers={"Accept": "application/vnd.github.raw+json"})
         assert raw.content == b"two\n"
+        large = base64.b64encode(b"0123456789abcdef" * 65537).decode()
+        ask(c, "PUT", REPO + "/contents/large", 201, message="Large", content=large, branch="main")
+        assert ask(c, "GET", REPO + "/contents/large")["encoding"] == "none"
         assert {e["type"] for e in ask(c, "GET", REPO + "/contents/")} == {"file", "dir"}
         history = ask(c, "GET", REPO + "/commits?path=data/a.txt&author=alice&since=2000-01-01T00:00:00Z")
         assert [h["commit"]["message"] for h in history] == ["Change", "Add"]
@@ -99,7 +111,7 @@ def files_and_git(world: World) -> None:
         one = ask(c, "GET", REPO + f"/commits/{history[0]['sha']}")
         assert (one["files"][0]["status"], one["stats"]["total"]) == ("modified", 2)
         compared = ask(c, "GET", REPO + f"/compare/{history[1]['sha']}...main")
-        assert (compared["status"], compared["ahead_by"], len(compared["files"])) == ("ahead", 1, 1)
+        assert (compared["status"], compared["ahead_by"], len(compared["files"])) == ("ahead", 2, 2)
         gone = ask(c, "GET", REPO + "/contents/data/a.txt")["sha"]
         assert ask(c, "DELETE", REPO + "/contents/data/a.txt", message="Gone", sha=gone)["content"] is None
         ask(c, "DELETE", REPO + "/contents/data/a.txt", 404, message="Gone", sha=gone)
@@ -118,7 +130,7 @@ def several_at_once(c: httpx.Client) -> None:
     ]
     tree = ask(c, "POST", REPO + "/git/trees", 201, base_tree=base, tree=entries)["sha"]
     listed = ask(c, "GET", REPO + f"/git/trees/{tree}?recursive=1")["tree"]
-    assert {e["path"] for e in listed} == {"README.md", "a", "a/b", "c"}
+    assert {e["path"] for e in listed} == {"README.md", "a", "a/b", "c", "large"}
     bad = [{"path": "../up", "mode": "100644", "type": "blob", "content": "x"}]
     ask(c, "POST", REPO + "/git/trees", 422, tree=bad)
     commit = ask(c, "POST", REPO + "/git/commits", 201, message="Several", tree=tree, parents=[tip])["sha"]

@@ -189,10 +189,8 @@ def test_renames_and_deletions_show_in_the_files(world: World) -> None:
     world.git(folder, "rm", "-q", "gone.txt")
     world.commit(folder, {"nëw.txt": text + "more\n"})
     world.push(folder, "topic")
-    files = {
-        f.filename: f
-        for f in world.repo("alice").create_pull(title="T", body="", head="topic", base="main").get_files()
-    }
+    pull = world.repo("alice").create_pull(title="T", body="", head="topic", base="main")
+    files = {f.filename: f for f in pull.get_files()}
     assert files["nëw.txt"].status == "renamed"
     assert files["nëw.txt"].previous_filename == "old name.txt"
     assert files["nëw.txt"].patch.endswith("+more")

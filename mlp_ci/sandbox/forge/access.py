@@ -152,6 +152,16 @@ def members_of(forge: Forge, team: Team) -> list[TeamMember]:
     return forge.store.find(TeamMember, "team_id = ?", team.id)
 
 
+def grant(forge: Forge, team: Team, repo: Repo, permission: str) -> None:
+    """Give a team a role on a repository, or change it."""
+    with forge.store.tx():
+        found = forge.store.first(TeamRepo, "team_id = ? AND repo_id = ?", team.id, repo.id)
+        if found is not None:
+            forge.store.update(found, permission=permission)
+        else:
+            forge.store.insert(TeamRepo, team_id=team.id, repo_id=repo.id, permission=permission)
+
+
 def by_email(forge: Forge, email: str) -> User | None:
     """The user a commit's e-mail belongs to: their own address or GitHub's noreply form."""
     found = forge.store.first(User, "email = ? COLLATE NOCASE", email) if email else None

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import threading
-from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -117,13 +116,17 @@ class Repos:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._hooks = root.parent / "hooks"
-        self._locks: defaultdict[int, threading.RLock] = defaultdict(threading.RLock)
+        self._locks: dict[int, threading.RLock] = {}
         self._held: dict[int, int] = {}
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._hooks.mkdir(exist_ok=True)
         hook = self._hooks / "update"
-        hook.write_text(_UPDATE_HOOK, encoding="utf-8")
-        hook.chmod(0o755)
+        if not hook.exists() or hook.read_text(encoding="utf-8") != _UPDATE_HOOK:
+            # Put in place whole: another process of the same forge may be running it.
+            scratch = hook.with_name(f".update.{os.getpid()}")
+            scratch.write_text(_UPDATE_HOOK, encoding="utf-8")
+            scratch.chmod(0o755)
+            scratch.replace(hook)
 
     def path(self, repo: Repo) -> Path:
         return self.root / repo.owner / f"{repo.name}.git"
@@ -147,7 +150,7 @@ class Repos:
     @contextmanager
     def lock(self, repo: Repo) -> Iterator[None]:
         """Only one thread or process changes refs of ``repo`` at a time. Re-entrant within a thread."""
-        with self._locks[repo.id]:
+        with self._locks.setdefault(repo.id, threading.RLock()):
             if self._held.get(repo.id):
                 yield
                 return

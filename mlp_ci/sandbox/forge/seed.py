@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlp_ci.sandbox.forge import access, protection, repositories, runs
 from mlp_ci.sandbox.forge.access import ACTIONS_BOT, Actor, Forge
-from mlp_ci.sandbox.forge.records import Collaborator, OrgMember, Repo, Team, TeamMember, TeamRepo, Token, User
+from mlp_ci.sandbox.forge.records import Collaborator, OrgMember, Repo, Team, TeamMember, Token, User
 from mlp_ci.sandbox.forge.store import stamp
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _team(forge: Forge, org: User, wanted: SeedTeam) -> None:
         repo = store.repo(org.login, name)
         if repo is None:
             raise KeyError(name)
-        _link(forge, TeamRepo, {"team_id": team.id, "repo_id": repo.id}, {"permission": permission})
+        access.grant(forge, team, repo, permission)
 
 
 def _known(forge: Forge, login: str) -> User:
@@ -163,7 +163,7 @@ def _known(forge: Forge, login: str) -> User:
 
 def _link(
     forge: Forge,
-    kind: type[OrgMember | TeamMember | TeamRepo | Collaborator],
+    kind: type[OrgMember | TeamMember | Collaborator],
     keys: Mapping[str, int],
     values: Mapping[str, str],
 ) -> None:

@@ -70,11 +70,14 @@ class ForgeServer:
         self.stop()
 
 
-def serve(root: Path, port: int, pages: Pages | None = None) -> None:
-    """Serve until the process is told to stop."""
+def serve(root: Path, port: int, pages: Pages | None = None, ready: Callable[[str], None] | None = None) -> None:
+    """Serve until the process is told to stop; ``ready`` is given the address as soon as connections are taken."""
     with _bind(port) as bound:
-        forge = open_forge(root, f"http://{HOST}:{bound.getsockname()[1]}")
+        url = f"http://{HOST}:{bound.getsockname()[1]}"
+        forge = open_forge(root, url)
         app = app_of(forge, pages(forge) if pages else ())
+        if ready:
+            ready(url)
         config = uvicorn.Config(app, log_level="warning", access_log=False, interface="asgi3")
         uvicorn.Server(config).run([bound])
 
@@ -101,7 +104,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="folder of its state")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     options = parser.parse_args()
-    serve(options.root, options.port)
+    serve(options.root, options.port, ready=lambda url: print(url, flush=True))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=Record)
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a failure
+class Refusal(Exception):
     """The forge says no: an HTTP status, GitHub's message and, for 422, its list of errors."""
 
     def __init__(self, status: int, message: str, errors: list[Any] | None = None) -> None:

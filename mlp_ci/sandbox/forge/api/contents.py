@@ -17,6 +17,7 @@ from mlp_ci.sandbox.forge.store import Refusal, invalid
 
 group = Group()
 _PATH = REPO + "/contents/{path}"
+_LARGE = 1024 * 1024
 
 
 @group("GET", _PATH, "contents")
@@ -124,4 +125,7 @@ def person_of(call: Call, field: str, default: dict[str, str]) -> Person:
 
 
 def _encoded(data: bytes) -> dict[str, Any]:
+    """A file's content; of a large one GitHub gives none here, only by its blob."""
+    if len(data) > _LARGE:
+        return {"encoding": "none", "content": ""}
     return {"encoding": "base64", "content": base64.encodebytes(data).decode()}

@@ -98,13 +98,28 @@ def team_repositories(call: Call) -> Any:
     return page(call, seen, lambda repo: shapes.repository(call.forge, repo, call.actor.user))
 
 
+@group("PUT", _TEAM + "/repos/{owner}/{repo}")
+def grant_repository(call: Call) -> Any:
+    team = _team(call)
+    repo = call.forge.store.repo(call.params["owner"], call.params["repo"])
+    if repo is None or repo.owner_id != team.org_id or not access.visible(call.forge, call.actor, repo):
+        raise Refusal(404, "Not Found")
+    if not access.allowed(call.forge, call.actor, repo, "administration", "write", "admin"):
+        raise Refusal(403, "Must have admin rights to Repository.")
+    names = {"pull": "read", "push": "write"}
+    given = call.choice("permission", ("pull", "triage", "push", "maintain", "admin"), "push") or "push"
+    access.grant(call.forge, team, repo, names.get(given, given))
+
+
 def _org(call: Call) -> User:
     return call.row(User, "login = ? COLLATE NOCASE AND type = 'Organization'", call.params["org"])
 
 
 def _team(call: Call) -> Team:
-    """A team is known to the members of its organisation (and its apps) only."""
+    """A team is known to the members of its organisation and its apps; not to a run's token, as on github.com."""
     org = _org(call)
+    if call.actor.quiet:
+        raise Refusal(403, "Resource not accessible by integration")
     if call.actor.user.type != "Bot" and access.is_member(call.forge, org.id, call.actor.user) is None:
         raise Refusal(404, "Not Found")
     return call.row(Team, "org_id = ? AND slug = ?", org.id, call.params["team_slug"])

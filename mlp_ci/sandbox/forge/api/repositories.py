@@ -126,7 +126,7 @@ def delete_protection(call: Call) -> Any:
     return None
 
 
-@group("GET", REPO + "/collaborators")
+@group("GET", REPO + "/collaborators", role="write")
 def collaborators(call: Call) -> Any:
     found = [
         user
