@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +33,6 @@ MAX_BODY = 32 * 1024 * 1024
 DOCS = "https://docs.github.com/rest"
 _LARGEST_ID = 2**53
 _MULTI = ("path", "ref", "branch", "basehead", "environment_name", "name")
-_log = logging.getLogger(__name__)
 R = TypeVar("R", bound=Record)
 T = TypeVar("T")
 
