@@ -86,6 +86,17 @@ def add_and_push(repo: Path, paths: Sequence[str]) -> list[str]:
     return [f"{path}.dvc" for path in paths if _pointer_text(repo, path) != before[path]]
 
 
+def imported(repo: Path, path: str) -> bool:
+    """Whether ``path`` was made by ``dvc import`` or ``dvc import-url``, so that ``dvc update`` can make it newer."""
+    pointer = repo / f"{path}.dvc"
+    return pointer.is_file() and bool(_mappings(_read_yaml(pointer, f"{path}.dvc").get("deps")))
+
+
+def update_imports(repo: Path, paths: Sequence[str]) -> None:
+    """Bring imported files up to their source. Raises OutsideError with what DVC said when that fails."""
+    _check(_dvc(repo, "update", "--quiet", *(f"{path}.dvc" for path in paths)), f"`dvc update {' '.join(paths)}`")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RemoteState:
     """The default remote, as seen from here.

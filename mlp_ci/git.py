@@ -87,6 +87,11 @@ def changed_files(repo: Path) -> list[str]:
     return sorted(line[3:] for line in lines if len(line) > 3)
 
 
+def tracked_files(repo: Path) -> set[str]:
+    """Paths (relative to ``repo``) that git tracks, whether or not they changed."""
+    return {path for path in git(repo, "ls-files", "-z").split("\0") if path}
+
+
 def tracked_blobs(repo: Path) -> dict[str, str]:
     """Path (relative to ``repo``) → blob id, for every tracked file as it is in the working tree now."""
     listed = git(repo, "ls-files", "-s", "-z").split("\0")

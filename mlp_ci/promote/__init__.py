@@ -1,6 +1,7 @@
 """Promotions: who may put which bytes where. ``policy`` decides; the other modules ask GitHub and the registry.
 
-Names are loaded when they are used, so that importing this package costs nothing.
+Names are loaded when they are used, so that importing this package costs nothing. No module in it has the name of
+one of them: an import of the module would hide the function.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlp_ci.promote.approvals import approvals
     from mlp_ci.promote.intent import verify_intent
+    from mlp_ci.promote.judging import approvals
     from mlp_ci.promote.policy import Verdict
     from mlp_ci.promote.proposals import promote, propose
     from mlp_ci.promote.rollback_record import record_rollback
@@ -18,7 +19,7 @@ __all__ = ["Verdict", "approvals", "promote", "propose", "record_rollback", "ver
 
 _HOMES = {
     "Verdict": "policy",
-    "approvals": "approvals",
+    "approvals": "judging",
     "promote": "proposals",
     "propose": "proposals",
     "record_rollback": "rollback_record",
@@ -32,7 +33,4 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(msg)
     from importlib import import_module
 
-    module = import_module(f"{__name__}.{_HOMES[name]}")
-    found = getattr(module, name)
-    globals()[name] = found  # over the submodule of the same name, which the import just put there
-    return found
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,269 @@
+"""`mlp-ci retrain`: an alarm becomes one pull request with newer data. Real DVC, git, forge and MLflow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlp_ci.errors import InputError, NothingToDo
+from mlp_ci.monitor.retrain import BRANCH, retrain
+from mlp_ci.tracking import Tracking
+from tests.promotion import MODEL_YAML, World, running_world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from mlp_ci.context import Context
+    from mlp_ci.report import Report
+
+REFRESH = """\
+import os, sys
+now = os.environ["MLP_NOW"]
+if os.path.exists("broken"):
+    sys.exit("the warehouse is closed")
+leaked = [k for k, v in os.environ.items() if v in ("secret-github", "secret-mlflow")]
+print("leaked:", leaked)
+rows = 3 if now < "2013-05" else 7
+for name in ("train", "test"):
+    with open(f"data/{name}.csv", "w") as file:
+        file.write("distance,delayed\\n" + "".join(f"{i},{i % 2}\\n" for i in range(rows)))
+open("scratch.txt", "w").close()
+with open("params.yaml", "w") as file:
+    file.write(f"until: {now[:7]}\\n")
+"""
+ALARM = {
+    "drifted": True,
+    "window": {"since": "2013-07-01T00:00:00+00:00", "until": "2013-08-01T00:00:00+00:00"},
+    "columns": [
+        {"column": "wind_speed", "decision": "drifted", "psi": 0.48, "rows_then": 3, "rows_now": 900, "reason": "calm"},
+        {"column": "distance", "decision": "stable", "psi": 0.01, "rows_then": 3, "rows_now": 900, "reason": ""},
+    ],
+    "report": "http://reports/production.html",
+}
+
+
+@dataclass
+class Repo:
+    """A clone of the model repository on the forge, with data in DVC and version 1 live in production."""
+
+    world: World
+    tracking: Tracking
+    folder: Path
+    name: str
+    run_id: str
+
+    def git(self, *arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(self.folder), *arguments], check=True, capture_output=True, text=True
+        ).stdout.strip()
+
+    def write_look(self, look: dict[str, Any]) -> None:
+        file = self.world.folder / "production-latest.json"
+        file.write_text(json.dumps(look))
+        self.tracking.log_file(self.run_id, file, "monitor")
+
+    @property
+    def ctx(self) -> Context:
+        return replace(self.world.ctx(), repo=self.folder, work=self.world.folder / "work")
+
+    def retrain(self, *, force: bool = False, reason: str = "") -> Report:
+        return retrain(self.ctx, "production", force=force, reason=reason)
+
+
+def dvc(folder: Path, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def set_clock(monkeypatch: pytest.MonkeyPatch, world: World, instant: str) -> None:
+    file = world.folder / "clock"
+    file.write_text(instant)
+    monkeypatch.setenv("MLP_CLOCK_FILE", str(file))
+
+
+@pytest.fixture
+def repo(tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo]:
+    name = f"retrained-{uuid.uuid4().hex[:8]}"
+    tracking = Tracking(mlflow_server)
+    with running_world(tmp_path, tracking_uri=mlflow_server) as world:
+        set_clock(monkeypatch, world, "2013-08-01T00:00:00+00:00")
+        folder = tmp_path / "clone"
+        address = world.server.url.replace("://", "://alice:alice-token@")
+        subprocess.run(["git", "clone", "-q", f"{address}/acme/{world.repo.name}.git", str(folder)], check=True)
+        text = MODEL_YAML.replace("arrival-delay", name).replace(".parquet", ".csv")
+        text = text.replace(
+            "  target: delayed", f"  target: delayed\n  refresh: {{command: {sys.executable} refresh.py}}"
+        )
+        (folder / "model.yaml").write_text(text)
+        (folder / "refresh.py").write_text(REFRESH)
+        (folder / ".gitignore").write_text("/broken\n")
+        (folder / "data").mkdir()
+        subprocess.run(
+            [sys.executable, "refresh.py"], cwd=folder, check=True, env={**os.environ, "MLP_NOW": "2013-04-01"}
+        )
+        dvc(folder, "init", "-q")
+        dvc(folder, "remote", "add", "-q", "-d", "store", str(tmp_path / "remote"))
+        dvc(folder, "add", "-q", "data/train.csv", "data/test.csv")
+        made = Repo(world, tracking, folder, name, "")
+        (folder / "scratch.txt").unlink()
+        made.git("add", "-A")
+        made.git("-c", "user.name=Alice", "-c", "user.email=alice@acme.test", "commit", "-q", "-m", "Start")
+        made.git("push", "-q", "origin", "HEAD:main")
+        experiment = tracking.experiment(name, create=True)
+        assert experiment is not None
+        made.run_id = tracking.start_run(experiment, "one", {}, datetime(2013, 4, 1, tzinfo=UTC))
+        tracking.register_model(name, "", {})
+        tags = {"mlp.gate": "pass", "mlp.data": json.dumps({"data/train.csv": "md5:1"})}
+        tracking.create_version(name, made.run_id, tags, "")
+        tracking.set_alias(name, "production", 1)
+        yield made
+
+
+def test_an_alarm_becomes_one_pull_request_with_newer_data(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    report = repo.retrain()
+    hub = repo.world.hub()
+    pull = hub.pull(int(report.outputs["pull-request"]))
+    assert pull.title == f"Retrain {repo.name}: wind_speed drifted"
+    assert pull.head_ref == BRANCH
+    assert pull.author == "mlp-ci[bot]"
+    assert pull.files == ("data/test.csv.dvc", "data/train.csv.dvc", "params.yaml")
+    assert "raised an alarm on version 1 in production (2013-07-01T00:00 to 2013-08-01T00:00)" in pull.body
+    assert "| wind_speed | 0.48 | 3 | 900 | calm |" in pull.body
+    assert "| distance |" not in pull.body
+    assert "[Drift report](http://reports/production.html)" in pull.body
+    assert "| data/train.csv | 3 | 7 |" in pull.body
+    assert hub.read_file("params.yaml", pull.head_sha) == b"until: 2013-08\n"
+    # What the pull request names is in the remote, for whoever trains.
+    stored = [p for p in (repo.world.folder / "remote").rglob("*") if p.is_file()]
+    assert len(stored) == 1  # train and test hold the same rows in this test
+
+    again = repo.retrain()
+    assert again.outputs == report.outputs
+    assert "up to date" in again.headline
+    assert len(hub.pulls_of_branch(BRANCH, "all")) == 1
+
+
+def test_the_team_sees_no_secret_of_the_job(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    repo.write_look(ALARM)
+    monkeypatch.setenv("GITHUB_TOKEN", "secret-github")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "secret-mlflow")
+    repo.retrain()
+    assert "leaked: []" in capfd.readouterr().err
+
+
+def test_no_alarm_is_nothing_to_do_and_force_is_stronger(repo: Repo) -> None:
+    for look, says in [(None, "has not looked at version 1 yet"), ({**ALARM, "drifted": False}, "as it should be")]:
+        if look:
+            repo.write_look(look)
+        with pytest.raises(NothingToDo, match=says):
+            repo.retrain()
+    assert repo.world.hub().pulls_of_branch(BRANCH) == []
+    report = repo.retrain(force=True, reason="new airport | @everyone")
+    pull = repo.world.hub().pull(int(report.outputs["pull-request"]))
+    assert pull.title == f"Retrain {repo.name} on newer data"
+    assert "Asked for by hand:** new airport" in pull.body
+    assert "@everyone" not in pull.body
+
+
+def test_nothing_live_and_never_are_nothing_to_do(repo: Repo) -> None:
+    with pytest.raises(NothingToDo, match="nothing is live in staging"):
+        retrain(repo.ctx, "staging", force=False, reason="")
+    file = repo.folder / "model.yaml"
+    file.write_text(file.read_text() + "monitor: {retrain: never}\n")
+    with pytest.raises(NothingToDo, match="retrain: never"):
+        repo.retrain()
+
+
+def test_data_that_did_not_change_is_nothing_to_do(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo.write_look(ALARM)
+    set_clock(monkeypatch, repo.world, "2013-04-01T00:00:00+00:00")
+    with pytest.raises(NothingToDo, match="data did not change"):
+        repo.retrain()
+
+
+def test_a_version_that_waits_for_promotion_is_not_trained_again(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    tags = {"mlp.gate": "pass", "mlp.data": json.dumps({"data/train.csv": "md5:2"})}
+    repo.tracking.create_version(repo.name, repo.run_id, tags, "")
+    with pytest.raises(NothingToDo, match="version 2, trained on other data, already waits"):
+        repo.retrain()
+
+
+def test_a_closed_proposal_is_not_made_again_until_the_data_differs(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    number = int(repo.retrain().outputs["pull-request"])
+    path = f"/repos/acme/{repo.world.repo.name}/pulls/{number}"
+    repo.world.hub("alice").wire.send("PATCH", path, "close", {"state": "closed"})
+    with pytest.raises(NothingToDo, match=f"#{number} proposed the same data and was closed"):
+        repo.retrain()
+    assert int(repo.retrain(force=True).outputs["pull-request"]) > number
+
+
+def test_a_refresh_that_fails_says_what_it_said(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    (repo.folder / "broken").touch()
+    with pytest.raises(InputError, match="the warehouse is closed") as caught:
+        repo.retrain()
+    assert "MLP_NOW=2013-08-01" in caught.value.fix
+    (repo.folder / "broken").unlink()
+    assert repo.retrain().outputs["pull-request"]
+
+
+def test_a_refresh_that_hangs_is_stopped(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    file = repo.folder / "model.yaml"
+    file.write_text(file.read_text().replace(f"{sys.executable} refresh.py", "sleep 60, timeout: 1s"))
+    repo.git("-c", "user.name=Alice", "-c", "user.email=alice@acme.test", "commit", "-q", "-a", "-m", "Hang")
+    with pytest.raises(InputError, match="`sleep 60` ran into its timeout"):
+        repo.retrain()
+
+
+def test_uncommitted_work_does_not_slip_in(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    (repo.folder / "train.py").write_text("print('mine')\n")
+    with pytest.raises(InputError, match=r"uncommitted changes: train\.py"):
+        repo.retrain()
+
+
+def test_without_a_command_and_without_imports_it_says_what_to_write(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    file = repo.folder / "model.yaml"
+    lines = [line for line in file.read_text().splitlines() if "refresh:" not in line]
+    file.write_text("\n".join(lines) + "\n")
+    repo.git("-c", "user.name=Alice", "-c", "user.email=alice@acme.test", "commit", "-q", "-a", "-m", "No refresh")
+    with pytest.raises(NothingToDo, match="nothing says how to get newer data"):
+        repo.retrain()
+
+
+def test_from_the_command_line_nothing_to_do_is_exit_4(
+    repo: Repo, cli: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    place = repo.world.place()
+    env = {
+        "GITHUB_TOKEN": place.token,
+        "GITHUB_API_URL": place.api_url,
+        "GITHUB_SERVER_URL": place.server_url,
+        "GITHUB_REPOSITORY": place.full_name,
+        "MLFLOW_TRACKING_URI": repo.tracking.uri,
+    }
+    done = cli("retrain", "--path", repo.folder, **env)
+    assert done.returncode == 4
+    assert "no alarm" in done.stderr
+    repo.write_look(ALARM)
+    done = cli("retrain", "--path", repo.folder, "--format", "json", **env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"]["pull-request"] == "1"
