@@ -76,7 +76,7 @@ def listing(visit: Visit) -> Page:
         "startable": _startable(visit, flows) if visit.may("actions", "write", "write") else [],
         "branches": [ref.removeprefix("refs/heads/") for ref in visit.forge.git.refs(visit.repo, "refs/heads")],
     }  # fmt: skip
-    busy = any(row.run.status != "completed" for row in found)
+    busy = visit.stirring or any(row.run.status != "completed" for row in found)
     return Page("actions.html", values, refresh=REFRESH_SECONDS if busy else 0)
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 _HUNK = re.compile(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
 MAX_LINES = 3000
+MAX_LINES_TOGETHER = 20_000
 FOLD_OVER = 400
 
 
@@ -36,10 +37,13 @@ class FileDiff:
 
 
 def file_diffs(changes: list[Change]) -> list[FileDiff]:
-    found = []
+    """A page's worth of every change: long files, and what comes after very many lines, are cut."""
+    found, left = [], MAX_LINES_TOGETHER
     for change in changes:
         lines = parse(change.patch or "")
-        found.append(FileDiff(change, lines[:MAX_LINES], len(lines) > MAX_LINES))
+        shown = lines[: min(MAX_LINES, left)]
+        left -= len(shown)
+        found.append(FileDiff(change, shown, len(shown) < len(lines)))
     return found
 
 

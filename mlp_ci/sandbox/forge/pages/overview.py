@@ -107,7 +107,7 @@ def repository(visit: Visit) -> Page:
     root = forge.git.entry(repo, tip, "") if tip else None
     if root is not None:
         values |= folder_values(forge, repo, repo.default_branch, "", root)
-    busy = any(row.run.status != "completed" for row in latest)
+    busy = visit.stirring or any(row.run.status != "completed" for row in latest)
     return Page("repository.html", values, refresh=REFRESH_SECONDS if busy else 0)
 
 

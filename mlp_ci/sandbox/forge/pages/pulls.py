@@ -77,7 +77,7 @@ def show(visit: Visit) -> Page:
     box = _merge_box(visit, pull)
     values |= {"timeline": _timeline(visit, pull), "box": box}
     busy = any(check.state in ("pending", "queued", "in_progress", "expected") for check in box["checks"])
-    return Page("pull.html", values, refresh=REFRESH_SECONDS if busy else 0)
+    return Page("pull.html", values, refresh=REFRESH_SECONDS if busy or visit.stirring else 0)
 
 
 @group.get(PULL + "/files", "pull_requests")

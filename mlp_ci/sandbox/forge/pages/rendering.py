@@ -125,8 +125,11 @@ def took(start: str | None, end: str | None) -> str:
 
 
 def instant(stamp: str) -> datetime:
-    """A stamp of the forge or of git."""
-    at = datetime.fromisoformat(stamp)
+    """A stamp of the forge or of git; a commit may claim a date that no calendar has, and then counts as the oldest."""
+    try:
+        at = datetime.fromisoformat(stamp)
+    except ValueError:
+        at = datetime.min.replace(tzinfo=UTC)
     return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 

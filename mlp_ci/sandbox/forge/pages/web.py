@@ -19,7 +19,7 @@ from mlp_ci.sandbox.forge.access import Actor
 from mlp_ci.sandbox.forge.api.routing import read_body
 from mlp_ci.sandbox.forge.pages.rendering import Renderer
 from mlp_ci.sandbox.forge.pages.session import SESSION_SECONDS, Sealer, Session, new_session
-from mlp_ci.sandbox.forge.records import Record, Repo, Token, User
+from mlp_ci.sandbox.forge.records import Event, Record, Repo, Token, User
 from mlp_ci.sandbox.forge.store import Refusal
 
 if TYPE_CHECKING:
@@ -95,6 +95,11 @@ class Visit:
         if found is None:
             raise Refusal(404, "Not Found")
         return found
+
+    @property
+    def stirring(self) -> bool:
+        """Whether something has happened in the repository that the runner has not finished with: more is to come."""
+        return self.forge.store.count(Event, "repo_id = ? AND state != 'done'", self.repo.id) > 0
 
     def may(self, scope: str, level: str, need: str) -> bool:
         return access.allowed(self.forge, self.actor, self.repo, scope, level, need)
@@ -249,7 +254,7 @@ class _Desk:
 
     def _check_form(self, visit: Visit, request: Request) -> None:
         origin = request.headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+        foreign = origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host')}"
         if foreign or not self.sealer.accepts(visit.session, visit.form.get("form_token", "")):
             raise Refusal(
                 403, "This form is too old, or came from another page. Go back, load the page again and retry"

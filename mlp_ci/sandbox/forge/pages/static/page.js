@@ -9,13 +9,17 @@
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
       const now = fresh.getElementById(part.id);
-      if (!now || part.contains(document.activeElement)) continue;
+      if (!now || part.querySelector("input:focus, select:focus, textarea:focus")) continue;
       if (now.innerHTML === part.dataset.was) continue;
       const was = open(part);
       const text = now.innerHTML;
       for (const each of now.querySelectorAll("details[id]")) if (was.has(each.id)) each.open = was.get(each.id);
+      const places = new Map([...part.querySelectorAll("pre[id]")].map((each) => [each.id, each.scrollTop]));
       part.replaceChildren(...now.childNodes);
       part.dataset.was = text;
+      for (const each of part.querySelectorAll("pre[id]")) {
+        each.scrollTop = places.get(each.id) || 0;
+      }
     }
     schedule(fresh.body.dataset.refresh);
   }
