@@ -133,6 +133,7 @@ class Faults:
     def __init__(self) -> None:
         self.requests: list[str] = []
         self.plan: list[tuple[str, int, dict[str, str], bool]] = []
+        self.lose: int | None = None  # the answer to the request with this index, from now on, gets lost
         self._app: Any = None
 
     def fail(self, request: str, status: int, *, times: int = 1, done: bool = False, **headers: str) -> None:
@@ -151,6 +152,10 @@ class Faults:
         name = f"{scope['method']} {scope['path']}"
         self.requests.append(name)
         planned = next((p for p in self.plan if p[0] in name), None)
+        if self.lose is not None:
+            planned = (name, 502, {}, True) if self.lose == 0 else None
+            self.plan += [planned] if planned else []
+            self.lose = self.lose - 1 if self.lose else None
         if planned is None:
             await self._app(scope, receive, send)
             return

@@ -9,9 +9,12 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import clock, git
+from mlp_ci.data.drift import Decision
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.github import PullRequest, connect, platform_of
 from mlp_ci.monitor.refresh import bring_up_to_date
+from mlp_ci.monitor.verdict import ALARM
+from mlp_ci.monitor.watch import live_version
 from mlp_ci.report import Report, Table, markdown_cell, markdown_table
 from mlp_ci.spec import PROMOTION_FILE, load_model
 
@@ -40,7 +43,7 @@ class Alarm:
     @property
     def names(self) -> list[str]:
         """The columns that drifted."""
-        return [str(c.get("column") or c.get("name")) for c in self.columns]
+        return [str(c.get("column")) for c in self.columns]
 
 
 def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
@@ -58,7 +61,7 @@ def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
     hub = connect(ctx.require_github("a retraining"))
     git.require_repository(ctx.repo)
     tracking = connect_tracking(ctx, platform_of(ctx))
-    alarm = alarm_of(tracking, model, stage)
+    alarm = alarm_of(ctx, tracking, model, stage)
     if not force:
         _require_reason(tracking, model, stage, alarm)
     note = _Note.begin(ctx, model)
@@ -71,7 +74,8 @@ def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
         raise NothingToDo(msg, fix=fix)
     if not force:
         _respect_refusal(hub, files)
-    counts = {path: (note.rows.get(path), after) for path, after in _rows(ctx, model).items()}
+    known = {model.data.train: _trained_rows(tracking, alarm), **note.rows}
+    counts = {path: (known.get(path), after) for path, after in _rows(ctx, model).items()}
     body = retraining_body(model, stage, alarm, reason, counts, sorted(files))
     fact = hub.open_or_update_pull(
         PullRequest(branch=BRANCH, title=_title(model, alarm), body=body, files=files, labels=(LABEL,))
@@ -89,10 +93,11 @@ def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
 # ---------------------------------------------------------------- whether
 
 
-def alarm_of(tracking: Tracking, model: ModelSpec, stage: str) -> Alarm | None:
+def alarm_of(ctx: Context, tracking: Tracking, model: ModelSpec, stage: str) -> Alarm | None:
     """The newest look at the stage; None where nothing is live or nobody looked yet."""
-    live = tracking.alias(model.name, stage)
-    if live is None:
+    try:
+        live = live_version(ctx, tracking, model.name, stage)
+    except NothingToDo:
         return None
     version = tracking.version(model.name, live)
     look = f"monitor/{stage}-latest.json"
@@ -101,14 +106,13 @@ def alarm_of(tracking: Tracking, model: ModelSpec, stage: str) -> Alarm | None:
     facts = tracking.read_json(version.run_id, look)
     found = facts.get("columns")
     columns = [c for c in (found if isinstance(found, list) else []) if isinstance(c, Mapping)]
-    drifted = tuple(c for c in columns if c.get("decision") == "drifted" or c.get("drifted") is True)
-    raised = facts.get("drifted") is True or facts.get("verdict") in ("drifted", "alarm", "fail")
+    report, page = str(facts.get("report") or ""), tracking.run_page(version.run_id)
     return Alarm(
         version=version,
-        raised=raised,
+        raised=facts.get("verdict") == ALARM,
         window=_window(facts.get("window")),
-        columns=drifted,
-        report=str(facts.get("report") or ""),
+        columns=tuple(c for c in columns if c.get("decision") == Decision.DRIFTED),
+        report=f"{page}/artifacts/{report}" if report and "://" in page else "",
         facts=facts,
     )
 
@@ -226,6 +230,14 @@ def _rows(ctx: Context, model: ModelSpec) -> dict[str, int | None]:
     return found
 
 
+def _trained_rows(tracking: Tracking, alarm: Alarm | None) -> int | None:
+    """Rows that the live version was trained on, by its profile; for a checkout that has no data yet."""
+    if alarm is None or not tracking.has_artifact(alarm.version.run_id, "profile.json"):
+        return None
+    rows = tracking.read_json(alarm.version.run_id, "profile.json").get("rows")
+    return rows if isinstance(rows, int) else None
+
+
 # ---------------------------------------------------------------- saying it
 
 
@@ -259,11 +271,10 @@ def retraining_body(
             f"**Why:** `mlp-ci monitor` raised an alarm on version {alarm.version.number} in {stage}{during}.",
             "",
         ]
-        if alarm.columns:
-            lines += [markdown_table(_drift_table(alarm)), ""]
-        if alarm.report:
-            shown = f"[Drift report]({alarm.report})" if "://" in alarm.report else f"Drift report: `{alarm.report}`"
-            lines += [shown, ""]
+        sentence = str(alarm.facts.get("sentence") or "")
+        lines += [markdown_cell(sentence), ""] if sentence else []
+        lines += [markdown_table(_drift_table(alarm)), ""] if alarm.columns else []
+        lines += [f"[Drift report]({alarm.report})", ""] if alarm.report else []
     table = Table(
         title="Data",
         columns=("file", "rows before", "rows now"),
@@ -285,15 +296,20 @@ def _drift_table(alarm: Alarm) -> Table:
     """The columns that drifted; numbers as the monitor wrote them."""
     rows = tuple(
         (
-            str(c.get("column") or c.get("name")),
+            str(c.get("column")),
             _number(c.get("psi")),
+            f"{c.get('test')} {_number(c.get('statistic')) or 0:.3f}",
+            f"{_number(c.get('nulls_then')) or 0:.1%} → {_number(c.get('nulls_now')) or 0:.1%}",
             _number(c.get("rows_then")),
             _number(c.get("rows_now")),
             str(c.get("reason") or ""),
         )
         for c in alarm.columns
     )
-    head = ("column", "PSI", "rows in training", "rows in the window", "what happened")
+    decision = alarm.facts.get("decision")
+    limit = decision.get("psi") if isinstance(decision, Mapping) else None
+    psi = f"PSI (limit {limit})" if limit is not None else "PSI"
+    head = ("column", psi, "distance", "nulls then → now", "rows in training", "rows in the window", "reason")
     return Table(title="What drifted", columns=head, rows=rows)
 
 

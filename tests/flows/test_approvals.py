@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 
 from mlp_ci.errors import InputError, NotApproved, OutsideError
 from mlp_ci.github import PullRequest
 from mlp_ci.promote import approvals
 from mlp_ci.report import Outcome, Report
-from mlp_ci.sandbox.forge import protection
+from mlp_ci.sandbox.forge import protection, runs
+from mlp_ci.sandbox.forge.records import Event
 from tests.promotion import MODEL, World, promotion, register_versions, running_world, world_seed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
     from subprocess import CompletedProcess
 
     from mlp_ci.tracking import Tracking
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -245,3 +249,20 @@ def test_the_machine_that_may_not_merge_says_so_and_the_approval_stands(low: Wor
     finding = next(f for f in report.findings if f.check == "machine-merge")
     assert (finding.outcome, finding.severity) == (Outcome.FAIL, "warning")
     assert (report.exit_code, report.outputs["approved"]) == (0, "true")
+
+
+def test_the_permissions_that_the_workflow_grants_are_enough(world: World) -> None:
+    """The token of a run with exactly the permissions of workflow-templates/promotion.yml."""
+    workflow = yaml.safe_load((ROOT / "workflow-templates" / "promotion.yml").read_text())
+    granted = workflow["jobs"]["approvals"]["permissions"]
+    number = ask(world)
+    event = world.forge.store.find(Event)[-1]
+    run = runs.create_run(world.forge, event, ".github/workflows/promotion.yml", "Promotion")
+    token = runs.mint_run_token(world.forge, run, granted)
+    judge(world, number, who=token)
+    world.review("bob", number)
+    judge(world, number, who=token)
+    assert [state for state, _ in statuses(world, number)] == ["success", "pending"]
+    [comment] = comments(world, number)
+    assert comment["user"]["login"] == "github-actions[bot]"
+    assert "approved" in comment["body"]

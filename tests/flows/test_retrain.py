@@ -7,12 +7,13 @@ import os
 import subprocess
 import sys
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlp_ci.data.drift import ColumnDrift, Decision
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.monitor.retrain import BRANCH, retrain
 from mlp_ci.tracking import Tracking
@@ -40,15 +41,26 @@ open("scratch.txt", "w").close()
 with open("params.yaml", "w") as file:
     file.write(f"until: {now[:7]}\\n")
 """
-ALARM = {
+
+
+def drift(column: str, decision: str, psi: float, reason: str) -> dict[str, Any]:
+    found = ColumnDrift(
+        column=column, kind="number", decision=Decision(decision), psi=psi, test="KS", statistic=0.31, p_value=0.0,
+        p_adjusted=0.0, rows_then=3, rows_now=900, nulls_then=0.0, nulls_now=0.02, reason=reason,
+    )  # fmt: skip
+    return asdict(found)
+
+
+ALARM: dict[str, Any] = {
+    "verdict": "alarm",
     "drifted": True,
+    "sentence": "wind_speed drifted in 900 rows",
     "window": {"since": "2013-07-01T00:00:00+00:00", "until": "2013-08-01T00:00:00+00:00"},
-    "columns": [
-        {"column": "wind_speed", "decision": "drifted", "psi": 0.48, "rows_then": 3, "rows_now": 900, "reason": "calm"},
-        {"column": "distance", "decision": "stable", "psi": 0.01, "rows_then": 3, "rows_now": 900, "reason": ""},
-    ],
-    "report": "http://reports/production.html",
+    "columns": [drift("wind_speed", "drifted", 0.48, "calm"), drift("distance", "stable", 0.01, "")],
+    "decision": {"psi": 0.2},
+    "report": "monitor/production-20130801T000000Z.html",
 }
+QUIET = {**ALARM, "verdict": "pass", "drifted": False, "columns": []}
 
 
 @dataclass
@@ -140,9 +152,10 @@ def test_an_alarm_becomes_one_pull_request_with_newer_data(repo: Repo) -> None:
     assert pull.author == "mlp-ci[bot]"
     assert pull.files == ("data/test.csv.dvc", "data/train.csv.dvc", "params.yaml")
     assert "raised an alarm on version 1 in production (2013-07-01T00:00 to 2013-08-01T00:00)" in pull.body
-    assert "| wind_speed | 0.48 | 3 | 900 | calm |" in pull.body
-    assert "| distance |" not in pull.body
-    assert "[Drift report](http://reports/production.html)" in pull.body
+    assert "| wind_speed | 0.48 | KS 0.310 | 0.0% → 2.0% | 3 | 900 | calm |" in pull.body
+    assert "PSI (limit 0.2)" in pull.body
+    assert "| distance | 0.01" not in pull.body
+    assert "/artifacts/monitor/production-20130801T000000Z.html)" in pull.body
     assert "| data/train.csv | 3 | 7 |" in pull.body
     assert hub.read_file("params.yaml", pull.head_sha) == b"until: 2013-08\n"
     # What the pull request names is in the remote, for whoever trains.
@@ -166,7 +179,7 @@ def test_the_team_sees_no_secret_of_the_job(
 
 
 def test_no_alarm_is_nothing_to_do_and_force_is_stronger(repo: Repo) -> None:
-    for look, says in [(None, "has not looked at version 1 yet"), ({**ALARM, "drifted": False}, "as it should be")]:
+    for look, says in [(None, "has not looked at version 1 yet"), (QUIET, "as it should be")]:
         if look:
             repo.write_look(look)
         with pytest.raises(NothingToDo, match=says):

@@ -113,6 +113,29 @@ def test_a_lost_answer_writes_no_second_comment(world: World) -> None:
     assert [c["body"] for c in comments] == ["<!-- marker -->\nsecond"]
 
 
+def test_any_one_answer_may_get_lost(world: World) -> None:
+    """Each request of an opening, a comment and a commit in turn is done, but its answer never arrives."""
+    expected = {}
+    for lost in range(16):
+        hub = world.hub()
+        branch = f"mlp-ci/{lost}"
+        files = {f"{lost}.md": b"x\n"}
+        world.faults.lose = lost
+        fact = hub.open_or_update_pull(wanted(branch=branch, files=files))
+        hub.sticky_comment(fact.number, "marker", "once")
+        hub.commit_files("main", lambda _, n=lost: {f"main-{n}.md": b"y\n"}, f"Commit {lost}")  # type: ignore[misc]
+        world.faults.lose = None
+        expected[branch] = [fact.number]
+    assert {b: [p["number"] for p in world.hub().pulls_of_branch(b, "all")] for b in expected} == expected
+    for branch, [number] in expected.items():
+        pull = world.hub().pull(number)
+        assert len(pull.commits) == 1, branch
+        assert [label["name"] for label in world.hub().pulls_of_branch(branch)[0]["labels"]] == ["promotion"]
+        assert len(world.hub().wire.pages(f"/repos/acme/{MODEL}/issues/{number}/comments", "read")) == 1
+    titles = [c.message for c in world.hub().commits("main")]
+    assert sorted(t for t in titles if t.startswith("Commit")) == sorted(f"Commit {n}" for n in range(16))
+
+
 def test_a_comment_of_somebody_else_with_our_marker_is_not_taken_for_ours(world: World) -> None:
     number = world.hub().open_or_update_pull(wanted()).number
     world.hub("alice").wire.send(
