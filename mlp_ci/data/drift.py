@@ -98,10 +98,10 @@ def _decide(m: _Measured, p_adjusted: float, spec: Drift, alpha: float) -> Colum
         decision, reason = Decision.STABLE, "the difference may be chance"
     elif m.psi < spec.psi:
         decision = Decision.STABLE
-        reason = f"there is a difference, and it is small: PSI {m.psi:.3f} is below {spec.psi:g}"
+        reason = f"small: PSI {m.psi:.3f} is below {spec.psi:g}"
     else:
         decision = Decision.DRIFTED
-        reason = f"not chance (p {show_p(p_adjusted)}) and large: PSI {m.psi:.3f} is at least {spec.psi:g}"
+        reason = f"large: PSI {m.psi:.3f} is at least {spec.psi:g}; not chance: p {show_p(p_adjusted)}"
     return ColumnDrift(
         column=m.column,
         kind=m.kind,
@@ -318,5 +318,5 @@ def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
 def show_p(p_value: float) -> str:
     """A p-value for people."""
     if p_value < 1e-6:
-        return "< 0.000001"
+        return "< 1e-6"
     return f"{p_value:.2g}" if p_value < 0.01 else f"{p_value:.2f}"

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from mlp_ci.spec.model import Column
+    from mlp_ci.spec.model import Column, Data
 
 FORMAT = "mlp-ci/profile/v1"
 PREDICTION = "prediction"
 # 200 bins: KS from binned counts is exact at every edge and misses at most the mass of one bin in between.
 BINS = 200
+# Empty bins beyond the reference on either side, together as wide as its range: a shift is seen where it went.
+MARGIN = 20
+FEW_VALUES = 24
 # Edges need not be exact quantiles, only fixed: a sample of this size puts them within 0.3 % of the mass.
 EDGE_SAMPLE = 100_000
 CATEGORIES = 100
@@ -126,7 +129,7 @@ def merged(name: str, one: ColumnProfile, two: ColumnProfile) -> ColumnProfile:
         return NumberProfile(
             count=count,
             nulls=one.nulls + two.nulls,
-            mean=total / count if count else None,
+            mean=_mean(total / count) if count else None,
             smallest=min((p.smallest for p in (one, two) if p.smallest is not None), default=None),
             largest=max((p.largest for p in (one, two) if p.largest is not None), default=None),
             edges=one.edges,
@@ -159,6 +162,16 @@ def profile_file(
             msg = f"{path.name} has no column {', '.join(missing)}"
             raise InputError(msg, fix="`mlp-ci validate` says what the file has")
         return profile_rows(file.connection, "data", kinds, like=like)
+
+
+def reference_profile(train: Path, data: Data, predictions: Iterable[Any] | None = None) -> Profile:
+    """What a version's ``profile.json`` holds: its training inputs, and its predictions for the held-out data.
+
+    ``predictions`` must be what serving logs: the probability of the positive class where the model gives one, else
+    the predicted value or class.
+    """
+    profile = profile_file(train, {name: data.columns[name] for name in data.features})
+    return profile if predictions is None else profile.with_column(PREDICTION, profile_values(predictions))
 
 
 def watched(columns: Mapping[str, Column]) -> dict[str, str]:
@@ -209,7 +222,7 @@ def profile_values(values: Iterable[Any], *, like: ColumnProfile | None = None) 
         return NumberProfile(
             count=int(finite.size),
             nulls=int(numbers.size - finite.size),
-            mean=float(finite.mean()) if finite.size else None,
+            mean=_mean(float(np.sum(finite / finite.size))) if finite.size else None,
             smallest=float(finite.min()) if finite.size else None,
             largest=float(finite.max()) if finite.size else None,
             edges=tuple(edges),
@@ -233,16 +246,22 @@ def profile_values(values: Iterable[Any], *, like: ColumnProfile | None = None) 
 def edges_between(values: Any) -> tuple[float, ...]:
     """Edges for the bins of these finite numbers: all values where there are few of them, else quantiles.
 
-    Between two edges lies at most 1/BINS of the values, unless one value alone has more.
+    Between two edges lies at most 1/BINS of the values, unless one value alone has more. Beyond them follow MARGIN
+    equal bins on either side, empty but for the tails; not for a handful of values, which are more like categories.
     """
     import numpy as np
 
     if values.size == 0:
         return ()
-    distinct = np.unique(values)
-    if distinct.size > BINS:
-        distinct = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf"))
-    return tuple(float(v) for v in distinct)
+    edges = np.unique(values)
+    if edges.size > BINS:
+        edges = np.unique(np.quantile(values, np.arange(1, BINS) / BINS, method="inverted_cdf"))
+    if edges.size > FEW_VALUES:
+        with np.errstate(over="ignore"):
+            steps = (edges[-1] - edges[0]) * np.arange(1, MARGIN + 1) / MARGIN
+            edges = np.unique(np.concatenate([edges[0] - steps, edges, edges[-1] + steps]))
+        edges = edges[np.isfinite(edges)]
+    return tuple(float(v) for v in edges)
 
 
 def _edges_like(like: Profile, numbers: Sequence[str]) -> dict[str, tuple[float, ...]]:
@@ -282,7 +301,7 @@ def _number_profile(rows: int, edges: tuple[float, ...], found: Sequence[Any]) -
     return NumberProfile(
         count=int(count),
         nulls=rows - int(count),
-        mean=mean,
+        mean=None if mean is None else _mean(float(mean)),
         smallest=smallest,
         largest=largest,
         edges=edges,
@@ -313,6 +332,11 @@ def _category_profile(
         counts=kept,
         other=int(count) - sum(kept.values()),
     )
+
+
+def _mean(value: float) -> float | None:
+    """A mean, or None where the values are so large that adding them up overflows."""
+    return value if math.isfinite(value) else None
 
 
 def _frequent(counts: Iterable[tuple[str, int]]) -> dict[str, int]:

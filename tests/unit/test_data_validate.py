@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlp_ci.data.judge import Check, FileVerdict, freshness
-from mlp_ci.data.validate import data_digest, judge
+from mlp_ci.data.flow_validate import data_digest, judge
 from mlp_ci.errors import InputError, MlpError, SpecError
 from mlp_ci.report import Outcome
 from mlp_ci.spec.model import Data

@@ -1,0 +1,80 @@
+"""Which time one look covers, and which files of the prediction log can hold it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from mlp_ci.clock import parse_instant
+from mlp_ci.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_DATE = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
+_HOUR = re.compile(r"hour=(\d{2})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What a person asks for: a stage, and perhaps a start and an end as ISO 8601 text."""
+
+    stage: str
+    since: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """From ``since`` up to, not including, ``until``; both aware and in UTC."""
+
+    since: datetime
+    until: datetime
+
+    def __str__(self) -> str:
+        return f"{self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC"
+
+
+def resolve(window: Window, now: datetime, length: timedelta) -> Span:
+    """The span that is meant: up to now where no end is given, ``length`` long where no start is given.
+
+    Stateless: the same arguments give the same span, so a look can be repeated or caught up on.
+    """
+    until = parse_instant(window.until) if window.until else now
+    since = parse_instant(window.since) if window.since else until - length
+    if since >= until:
+        msg = f"the window starts at {since.isoformat()} and ends at {until.isoformat()}"
+        raise InputError(msg, fix="pass a --since that is before --until")
+    return Span(since=since, until=until)
+
+
+def log_parts(log: Path, model: str, stage: str, span: Span) -> list[Path]:
+    """The files of the prediction log that can hold rows of the span, in order of time.
+
+    Looks only into the folders of the span's dates and hours, however long the log is. Hidden files are being written.
+    """
+    root = log / model / f"stage={stage}"
+    if not root.is_dir():
+        return []
+    parts = []
+    for day in sorted(root.iterdir()):
+        start = _start(day.name, _DATE, "%Y-%m-%d")
+        if start is None or start >= span.until or start + timedelta(days=1) <= span.since:
+            continue
+        for hour in sorted(day.iterdir()):
+            match = _HOUR.fullmatch(hour.name)
+            begin = start + timedelta(hours=int(match[1])) if match else None
+            if begin is None or begin >= span.until or begin + timedelta(hours=1) <= span.since:
+                continue
+            parts += sorted(p for p in hour.glob("*.parquet") if not p.name.startswith("."))
+    return parts
+
+
+def _start(name: str, pattern: re.Pattern[str], form: str) -> datetime | None:
+    match = pattern.fullmatch(name)
+    try:
+        return datetime.strptime(match[1], form).replace(tzinfo=UTC) if match else None
+    except ValueError:
+        return None
