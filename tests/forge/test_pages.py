@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import stat
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from mlp_ci.sandbox.forge import checks, protection, repositories, reviews, runs
+from mlp_ci import clock
+from mlp_ci.sandbox.forge import checks, protection, pushes, repositories, reviews, runs
 from mlp_ci.sandbox.forge.pages import login_code
 from mlp_ci.sandbox.forge.pages.session import Sealer, new_session
 from mlp_ci.sandbox.forge.records import Comment, Issue, Pull, Review, Token
@@ -188,6 +190,29 @@ def test_nobody_approves_or_merges_commits_they_have_not_seen(site: Site) -> Non
     assert answer.status_code == 422
     assert "Head branch was modified" in answer.text
     assert not site.forge.store.get(Pull, pull.id).merged
+
+
+def test_commits_stand_where_they_were_pushed_whatever_date_they_claim(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLP_CLOCK_FILE", str(tmp_path / "clock"))
+    clock.set_instant(tmp_path / "clock", datetime(2013, 4, 1, tzinfo=UTC))
+    site.pull()
+    git, repo, alice = site.forge.git, site.repo, site.actor("alice")
+    tip = git.resolve(repo, "topic") or ""
+    bob = site.visitor("bob")
+    bob.send(f"{HOME}/pull/1", f"{HOME}/pull/1/review", event="COMMENT", body="first words")
+    clock.set_instant(tmp_path / "clock", datetime(2013, 4, 2, tzinfo=UTC))
+    # A time zone of 99 hours: git stores it, no calendar knows it.
+    person = f"Alice <alice@acme.test> {int(time.time())} +9900"
+    lines = [
+        f"tree {git.commit(repo, tip).tree}", f"parent {tip}", f"author {person}", f"committer {person}", "", "Odd",
+    ]  # fmt: skip
+    done = git.run(repo, "hash-object", "-t", "commit", "-w", "--stdin", stdin="\n".join(lines).encode())
+    pushes.move(site.forge, repo, alice, "refs/heads/topic", done.stdout.decode().strip(), tip)
+    text = text_of(bob.read(f"{HOME}/pull/1"))
+    assert text.index("Promote Alice") < text.index("first words") < text.index("Odd Alice, just now")
+    assert "Odd" in bob.read(f"{HOME}/commit/{done.stdout.decode().strip()}")
 
 
 def test_a_reader_comments_and_neither_merges_nor_closes(site: Site) -> None:

@@ -142,8 +142,10 @@ def test_a_branch_with_a_slash_and_places_that_do_not_exist(site: Site) -> None:
     assert "train.py" in alice.read(f"{HOME}/tree/a/b/src")
     assert "Flights" in alice.read(f"{HOME}/blob/a/b/README.md")
     assert alice.http.get(f"{HOME}/blob/main/src").headers["location"] == f"{HOME}/tree/main/src"
-    for path in ("/blob/main/nope", "/blob/none/x", "/tree/main/%2e%2e/%2e%2e", "/commit/zzzz", "/commit/--help", "/pull/9",
-                 "/pull/x", "/issues/99999999999999999999", "/actions/runs/7", "/blob/main/%00"):  # fmt: skip
+    for path in (
+        "/blob/main/nope", "/blob/none/x", "/tree/main/%2e%2e/%2e%2e", "/commit/zzzz", "/commit/--help", "/pull/9",
+        "/pull/x", "/issues/99999999999999999999", "/actions/runs/7", "/blob/main/%00",
+    ):  # fmt: skip
         assert alice.http.get(HOME + path).status_code == 404, path
 
 

@@ -10,13 +10,14 @@ from mlp_ci.sandbox.forge import pulls as rules
 from mlp_ci.sandbox.forge.pages.diffs import file_diffs
 from mlp_ci.sandbox.forge.pages.rendering import instant
 from mlp_ci.sandbox.forge.pages.web import REPO, Group, Page, Visit, go
-from mlp_ci.sandbox.forge.records import CheckRun, Comment, Issue, Pull, Repo, Review, User
+from mlp_ci.sandbox.forge.records import CheckRun, Comment, Event, Issue, Pull, Repo, Review, User
 from mlp_ci.sandbox.forge.store import Refusal
 
 if TYPE_CHECKING:
     from starlette.responses import Response
 
     from mlp_ci.sandbox.forge.access import Forge
+    from mlp_ci.sandbox.forge.repos import Commit
 
 group = Group()
 PULL = REPO + "/pull/{number}"
@@ -159,11 +160,10 @@ def _start(visit: Visit, pull: Pull) -> str:
 
 
 def _timeline(visit: Visit, pull: Pull) -> list[dict[str, Any]]:
-    """Comments, reviews and commits in the order they came. A commit counts from its date: git has no other."""
+    """Comments, reviews and commits in the order they came."""
     store = visit.forge.store
     items: list[dict[str, Any]] = [
-        {"kind": "commit", "at": commit.committer.date, "commit": commit, "who": commit.author.name}
-        for commit in rules.commits(visit.forge, visit.repo, pull)
+        {"kind": "commit", "at": at, "commit": commit, "who": commit.author.name} for commit, at in _pushed(visit, pull)
     ]
     items += [
         {"kind": "comment", "at": row.created_at, "comment": row, "who": store.get(User, row.user_id)}
@@ -174,6 +174,19 @@ def _timeline(visit: Visit, pull: Pull) -> list[dict[str, Any]]:
         for row in store.find(Review, "pull_id = ?", pull.id)
     ]
     return sorted(items, key=lambda item: instant(item["at"]))
+
+
+def _pushed(visit: Visit, pull: Pull) -> list[tuple[Commit, str]]:
+    """The commits, each with the time it was pushed: its own date is whatever its author's clock said, or wished."""
+    commits = rules.commits(visit.forge, visit.repo, pull)
+    places = {commit.sha: number for number, commit in enumerate(commits)}
+    times: list[str] = []
+    where = "repo_id = ? AND number = ? AND event = 'pull_request' AND action IN ('opened', 'synchronize')"
+    for event in visit.forge.store.find(Event, where, visit.repo.id, pull.number):
+        count = places.get(event.head_sha, -1) + 1 - len(times)
+        times += [event.created_at] * count
+    times += [commit.committer.date for commit in commits[len(times) :]]
+    return list(zip(commits, times, strict=True))
 
 
 def _merge_box(visit: Visit, pull: Pull) -> dict[str, Any]:
