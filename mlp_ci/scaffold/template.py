@@ -22,7 +22,7 @@ from mlp_ci.git import git
 
 ANSWERS = ".copier-answers.yml"
 PARTS = ("copier.yml", "model-repos-template", "workflow-templates")
-_STATE = re.compile(r"[0-9a-f]{40}|v\d+\.\d+\.\d+[\w.+-]*")
+_STATE = re.compile(r"[0-9a-f]{7,40}|v\d+\.\d+\.\d+[\w.+-]*")
 _USES = re.compile(
     r"^(?P<head>\s*(?:-\s+)?uses:\s*[\"']?)[\w.-]+/mlp-ci(?P<action>/actions/[\w-]+)@[\w./-]+", re.MULTILINE
 )

@@ -265,6 +265,19 @@ def test_an_update_brings_the_template_and_keeps_what_the_team_did(clone: Instal
     assert git(repo, "status", "--porcelain") == ""
 
 
+def test_a_repository_that_copier_itself_made_can_be_updated(clone: Installation, tmp_path: Path) -> None:
+    repo = tmp_path / "model"
+    command = [Path(sys.executable).with_name("copier"), "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
+    answers = [f"--data={name}=a" for name in ("name", "team", "owner")]
+    subprocess.run([*command, *answers, clone.root, repo], check=True)
+    git(repo, "init", "-q")
+    commit(repo)
+    clone.edit("workflow-templates/monitor.yml", "Watch drift", "Look at drift")
+    commit(clone.root)
+    assert clone("init", "--update", repo).returncode == 0
+    assert set(git(repo, "status", "--porcelain").split()) == {"M", ANSWERS, ".github/workflows/monitor.yml"}
+
+
 def test_a_conflict_is_marked_and_reported(clone: Installation, tmp_path: Path) -> None:
     repo = started(clone, tmp_path / "model")
     codeowners = repo / "CODEOWNERS"
