@@ -10,7 +10,7 @@ from mlp_ci.github import GitHubError, connect, policy_of
 from mlp_ci.promote.gather import Gatherer, changed_stages, merged_result, model_at, promotion_at
 from mlp_ci.promote.policy import APPROVALS, QUARANTINE, Verdict, decide
 from mlp_ci.report import Finding, Outcome, Report, Table, markdown_cell, markdown_table
-from mlp_ci.spec import PROMOTION_FILE
+from mlp_ci.spec import MODEL_FILE, PROMOTION_FILE
 
 if TYPE_CHECKING:
     from mlp_ci.context import Context
@@ -59,6 +59,8 @@ def judge(ctx: Context, hub: Hub, platform: PlatformSpec, pull: PullDetail) -> l
     base = hub.head(hub.default_branch)
     if pull.state == "merged" and pull.merge_commit_sha:
         base = hub.commit(pull.merge_commit_sha).parents[0]
+    if hub.read_file(MODEL_FILE, base) is None:
+        return _founding(hub, pull)
     model = model_at(hub, base)
     try:
         now = promotion_at(hub, base, model.name)
@@ -70,6 +72,23 @@ def judge(ctx: Context, hub: Hub, platform: PlatformSpec, pull: PullDetail) -> l
     after = merged_result(now, parted, head)
     stages = changed_stages(parted, head)
     return [decide(gatherer.case(pull, stage, model, (now, after))) for stage in stages]
+
+
+def _founding(hub: Hub, pull: PullDetail) -> list[Verdict]:
+    """The pull request that brings a repository its model: nothing is registered yet, so it may promote nothing."""
+    try:
+        promotion = promotion_at(hub, pull.head_sha, "new")
+    except SpecError as error:
+        return [_unreadable(pull, error)]
+    if not promotion.stages:
+        return []
+    finding = Finding(
+        check="registered",
+        outcome=Outcome.FAIL,
+        message="the default branch has no model yet, so there is no version that could be promoted",
+        fix=f"leave `stages: {{}}` in {PROMOTION_FILE}; the first promotion is proposed after the first registration",
+    )
+    return [Verdict(allowed=False, reasons=[finding], stage=PROMOTION_FILE, commit=pull.head_sha, pull=pull.number)]
 
 
 def _number(ctx: Context, hub: Hub, pr: int | None, commit: str | None) -> int:
