@@ -1,0 +1,236 @@
+"""Windows, the prediction log, and the verdict of one look, on real Parquet files."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from mlp_ci.data.profile import Profile, profile_file, profile_values, reference_profile
+from mlp_ci.errors import InputError
+from mlp_ci.monitor import Window
+from mlp_ci.monitor.look import look_at
+from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Verdict, names_of
+from mlp_ci.monitor.watch import Facts, judge, risk_of_a_look
+from mlp_ci.monitor.windows import Span, log_parts, resolve
+from mlp_ci.spec.model import ModelSpec
+from mlp_ci.tracking import VersionFact
+
+NOW = datetime(2013, 4, 8, 12, tzinfo=UTC)
+WEEK = Span(since=NOW - timedelta(days=7), until=NOW)
+INPUTS = (
+    "sin(i * 12.9898 + {seed}) * 10 + {shift} AS distance, ['UA', 'AA', 'DL'][i % 3 + 1] AS carrier, "
+    "0.5 + 0.4 * cos(i * 78.233 + {seed}) AS prediction"
+)
+
+
+def spec(**monitor: Any) -> ModelSpec:
+    columns = {
+        "id": {"type": "int"},
+        "distance": {"type": "float"},
+        "carrier": {"type": "string"},
+        "email": {"type": "string", "sensitive": True},
+        "late": {"type": "int"},
+    }
+    return ModelSpec.model_validate(
+        {
+            "apiVersion": "mlp-ci/v1",
+            "name": "toy",
+            "team": "growth",
+            "train": {"command": "true"},
+            "data": {"train": "a.parquet", "test": "b.parquet", "key": ["id"], "target": "late", "columns": columns},
+            "evaluate": {"gates": [{"metric": "roc_auc", "min": 0.5}]},
+            "monitor": monitor,
+        }
+    )
+
+
+def version(number: int = 3) -> VersionFact:
+    empty: dict[str, Any] = dict.fromkeys(("digest", "evidence", "commit", "train_key"), "")
+    return VersionFact(model="toy", number=number, run_id="r" * 32, gate="pass", data={}, created=NOW, **empty)
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Profile:
+    file = tmp_path / "train.parquet"
+    inputs = INPUTS.format(seed=0, shift=0)
+    duckdb.connect().execute(
+        f"COPY (SELECT i AS id, 'a@b.c' AS email, i % 2 AS late, {inputs} FROM range(5000) t(i)) TO '{file}'"
+    )
+    return reference_profile(file, spec().data, 0.5 + 0.4 * np.cos(np.arange(5000) * 78.233))
+
+
+def log(folder: Path, at: datetime, rows: int, *, shift: float = 0, number: int = 3, extra: str = "") -> Path:
+    """Write one part of the log with rows at ``at``."""
+    hour = folder / "toy" / "stage=production" / f"date={at:%Y-%m-%d}" / f"hour={at:%H}"
+    hour.mkdir(parents=True, exist_ok=True)
+    part = hour / f"part-{len(list(hour.iterdir()))}.parquet"
+    inputs = INPUTS.format(seed=at.timestamp() % 7, shift=shift)
+    duckdb.connect().execute(
+        f"COPY (SELECT TIMESTAMP '{at:%Y-%m-%d %H:%M:%S}' AS ts, 'r' || i AS request_id, {number}::INTEGER AS version, "
+        f"'stable' AS arm, 1.5 AS latency_ms, i AS id, {inputs} {extra} FROM range({rows}) t(i)) TO '{part}'"
+    )
+    return part
+
+
+def verdict(folder: Path, reference: Profile, model: ModelSpec | None = None, span: Span = WEEK) -> Verdict:
+    facts = Facts(repo=folder, log=folder, reference=reference, evidence={}, now=NOW)
+    return judge(model or spec(), version(), facts, span, "production")
+
+
+# ---------------------------------------------------------------- windows
+
+
+def test_the_default_window_ends_now_and_is_as_long_as_model_yaml_says() -> None:
+    assert resolve(Window(stage="s"), NOW, timedelta(days=7)) == WEEK
+    until = resolve(Window(stage="s", until="2013-03-01"), NOW, timedelta(days=1))
+    assert until == Span(since=datetime(2013, 2, 28, tzinfo=UTC), until=datetime(2013, 3, 1, tzinfo=UTC))
+    since = resolve(Window(stage="s", since="2013-04-08T06:00:00+02:00"), NOW, timedelta(days=1))
+    assert since.since == datetime(2013, 4, 8, 4, tzinfo=UTC)
+
+
+def test_a_window_that_ends_before_it_starts_is_refused() -> None:
+    with pytest.raises(InputError, match="window starts at"):
+        resolve(Window(stage="s", since="2013-05-01"), NOW, timedelta(days=1))
+    with pytest.raises(InputError, match="not a date"):
+        resolve(Window(stage="s", since="yesterday"), NOW, timedelta(days=1))
+
+
+def test_only_the_folders_of_the_window_are_looked_into(tmp_path: Path) -> None:
+    inside = [
+        log(tmp_path, WEEK.since, 1),
+        log(tmp_path, NOW - timedelta(hours=1), 1),
+        log(tmp_path, NOW - timedelta(minutes=1), 1),
+    ]
+    log(tmp_path, WEEK.since - timedelta(hours=1), 1)
+    log(tmp_path, NOW + timedelta(hours=1), 1)
+    root = tmp_path / "toy" / "stage=production"
+    (root / "date=nonsense" / "hour=01").mkdir(parents=True)
+    (root / "date=2013-99-99").mkdir()
+    (root / "notes.txt").write_text("not a day")
+    (inside[0].parent / ".part-9.parquet").write_text("still being written")
+    assert log_parts(tmp_path, "toy", "production", WEEK) == inside
+    assert log_parts(tmp_path, "toy", "staging", WEEK) == []
+
+
+# ---------------------------------------------------------------- the look
+
+
+def test_rows_outside_the_window_are_left_out(tmp_path: Path, reference: Profile) -> None:
+    log(tmp_path, NOW - timedelta(minutes=30), 100)
+    log(tmp_path, NOW, 70)
+    parts = log_parts(tmp_path, "toy", "production", Span(since=WEEK.since, until=NOW + timedelta(hours=1)))
+    look = look_at(parts, WEEK, 3, spec().data, reference)
+    assert look.rows == 100
+
+
+def test_inputs_are_of_all_versions_and_predictions_of_the_live_one(tmp_path: Path, reference: Profile) -> None:
+    log(tmp_path, NOW - timedelta(hours=3), 600, number=2)
+    log(tmp_path, NOW - timedelta(hours=2), 700, number=3)
+    look = look_at(log_parts(tmp_path, "toy", "production", WEEK), WEEK, 3, spec().data, reference)
+    assert look.versions == {2: 600, 3: 700}
+    assert look.profile.columns["distance"].count == 1300
+    assert look.profile.columns["prediction"].count == 700
+
+
+def test_only_watched_features_and_predictions_are_profiled(tmp_path: Path, reference: Profile) -> None:
+    log(tmp_path, NOW - timedelta(hours=3), 600, extra=", 1 AS late, 'x' AS email, 2.0 AS brand_new")
+    look = look_at(log_parts(tmp_path, "toy", "production", WEEK), WEEK, 3, spec().data, reference)
+    assert set(look.profile.columns) == {"distance", "carrier", "prediction"}
+
+
+def test_a_column_that_the_log_lacks_is_named(tmp_path: Path, reference: Profile) -> None:
+    part = log(tmp_path, NOW - timedelta(hours=3), 600)
+    duckdb.connect().execute(f"COPY (SELECT * EXCLUDE (carrier) FROM '{part}') TO '{part}.x' (FORMAT parquet)")
+    Path(f"{part}.x").replace(part)
+    found = verdict(tmp_path, reference)
+    assert found.look.absent == ("carrier",)
+    assert "distance" in {d.column for d in found.drifts}
+
+
+def test_a_column_that_some_parts_lack_is_null_there(tmp_path: Path, reference: Profile) -> None:
+    log(tmp_path, NOW - timedelta(hours=3), 600)
+    part = log(tmp_path, NOW - timedelta(hours=2), 600)
+    duckdb.connect().execute(f"COPY (SELECT * EXCLUDE (carrier) FROM '{part}') TO '{part}.x' (FORMAT parquet)")
+    Path(f"{part}.x").replace(part)
+    found = verdict(tmp_path, reference)
+    assert found.look.profile.columns["carrier"].nulls == 600
+    assert found.outcome == ALARM
+
+
+@pytest.mark.parametrize("content", [b"", b"not parquet", b"PAR1" + b"\0" * 64 + b"PAR1"])
+def test_a_broken_part_is_left_out_and_named(tmp_path: Path, reference: Profile, content: bytes) -> None:
+    good = log(tmp_path, NOW - timedelta(hours=3), 600)
+    (good.parent / "part-broken.parquet").write_bytes(content)
+    found = verdict(tmp_path, reference)
+    assert [p.name for p in found.look.unreadable] == ["part-broken.parquet"]
+    assert found.look.rows == 600
+    good.unlink()
+    assert verdict(tmp_path, reference).outcome == INSUFFICIENT
+
+
+# ---------------------------------------------------------------- the verdict
+
+
+def test_traffic_like_training_is_no_alarm(tmp_path: Path, reference: Profile) -> None:
+    for hours in range(1, 13):
+        log(tmp_path, NOW - timedelta(hours=hours), 200)
+    found = verdict(tmp_path, reference)
+    assert found.outcome == PASS
+    assert found.sentence == "toy v3 in production: no drift in 2,400 rows"
+
+
+def test_a_shift_is_an_alarm_that_names_the_column(tmp_path: Path, reference: Profile) -> None:
+    log(tmp_path, NOW - timedelta(hours=1), 2000, shift=6)
+    found = verdict(tmp_path, reference)
+    assert found.outcome == ALARM
+    assert found.sentence == "toy v3 in production: distance drifted (2,000 rows)"
+    assert found.as_dict()["columns"][0]["column"] == "distance"
+    assert found.as_dict()["columns"][0]["decision"] == "drifted"
+
+
+def test_an_empty_or_thin_log_is_insufficient(tmp_path: Path, reference: Profile) -> None:
+    nothing = verdict(tmp_path, reference)
+    assert (nothing.outcome, nothing.drifts) == (INSUFFICIENT, ())
+    log(tmp_path, NOW - timedelta(hours=1), 100, shift=100)
+    thin = verdict(tmp_path, reference)
+    assert thin.outcome == INSUFFICIENT
+    assert "100 rows came in, 500 are needed" in thin.sentence
+
+
+def test_drifted_predictions_of_steady_inputs_are_an_alarm(tmp_path: Path, reference: Profile) -> None:
+    moved = reference.with_column("prediction", profile_values(np.random.default_rng(1).uniform(0, 0.2, 3000)))
+    log(tmp_path, NOW - timedelta(hours=1), 2000)
+    found = verdict(tmp_path, moved)
+    assert found.sentence == "toy v3 in production: the predictions drifted (2,000 rows)"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rate", "expected"),
+    [
+        ("daily", "1 per month", 1 / 30.4375),
+        ("hourly", "1 per month", 1 / 30.4375 / 24),
+        ("weekly", "1 per month", 0.05),
+        ("daily", "1 per year", 1 / 365.25),
+    ],
+)
+def test_the_risk_of_a_look_follows_from_the_accepted_false_alarms(schedule: str, rate: str, expected: float) -> None:
+    assert risk_of_a_look(spec(schedule=schedule, drift={"false_alarms": rate})) == pytest.approx(expected)
+
+
+def test_names_in_a_sentence() -> None:
+    assert names_of([]) == ""
+    assert names_of(["a"]) == "a"
+    assert names_of(["a", "b", "c"]) == "a, b and c"
+    assert names_of(list("abcdef")) == "a, b, c, d and 2 more"
+
+
+def test_the_profile_of_the_log_is_that_of_a_file_with_the_same_rows(tmp_path: Path, reference: Profile) -> None:
+    part = log(tmp_path, NOW - timedelta(hours=1), 1500)
+    look = look_at([part], WEEK, 3, spec().data, reference)
+    features = {n: spec().data.columns[n] for n in ("distance", "carrier")}
+    assert profile_file(part, features, like=reference).columns["distance"] == look.profile.columns["distance"]
