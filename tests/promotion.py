@@ -99,6 +99,9 @@ def register_versions(tracking_uri: str) -> Tracking:
         roc_auc = 0.70 + number / 100
         tracking.log(run, params={"rate": str(number / 10)}, metrics={"roc_auc": roc_auc})
         evidence = {
+            "rows": 1234,
+            "champions": {"production": {"version": 1, "digest": DIGESTS[1]}},
+            "champion_metrics": {"production": {"roc_auc": {"value": 0.69}}},
             "metrics": {"roc_auc": {"value": roc_auc, "low": roc_auc - 0.01, "high": roc_auc + 0.01}},
             "gates": [{"gate": "roc_auc at least 0.7", "outcome": gate, "message": f"{roc_auc:.2f}"}],
         }

@@ -243,7 +243,13 @@ class Hub:
             already = self.pulls_of_branch(branch)
             if already:  # an attempt of ours whose answer was lost
                 return already[0], True
-            return self.wire.once("POST", self._path("pulls"), purpose, body=request, needs=needs)[1], True
+            try:
+                return self.wire.once("POST", self._path("pulls"), purpose, body=request, needs=needs)[1], True
+            except GitHubError as refusal:
+                already = self.pulls_of_branch(branch) if refusal.status == 422 else []
+                if not already:
+                    raise
+                return already[0], False  # somebody opened it between our look and our request
 
         return self.wire.again(step, purpose)
 

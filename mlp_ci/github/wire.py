@@ -36,7 +36,7 @@ class GitHubError(InputError):
         self.status = status
 
 
-class Transient(Exception):  # noqa: N818
+class Transient(Exception):
     """A failure that may pass: GitHub's own, a limit, the network. Never leaves this package."""
 
     def __init__(self, what: str, *, wait: float | None = None, unreachable: bool = False) -> None:

@@ -41,7 +41,7 @@ def promotion_body(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> 
         f"**Needs** {_needs(asked, platform)}",
         "",
     ]
-    metrics = _metrics_table(evidence, _evidence(tracking, current) if current else {}, current)
+    metrics = _metrics_table(evidence, *_compared(evidence, tracking, asked.stage, current))
     gates = _gates_table(evidence)
     lines += [part for table in (metrics, gates) if table for part in (markdown_table(table), "")]
     lines += [markdown_table(_lineage(asked, tracking, platform)), ""]
@@ -82,16 +82,35 @@ def _evidence(tracking: Tracking, version: VersionFact) -> Mapping[str, Any]:
         return {}
 
 
-def _metrics_table(new: Mapping[str, Any], old: Mapping[str, Any], current: VersionFact | None) -> Table | None:
-    metrics, before = _metrics(new), _metrics(old)
+def _compared(
+    evidence: Mapping[str, Any], tracking: Tracking, stage: str, current: VersionFact | None
+) -> tuple[dict[str, tuple[float | None, str]], str]:
+    """The metrics of what the stage has now and how to call them: on the same rows where a gate compared them."""
+    if current is None:
+        return {}, ""
+    champion = (evidence.get("champions") or {}).get(stage) or {}
+    same_rows = _metrics({"metrics": (evidence.get("champion_metrics") or {}).get(stage)})
+    if champion.get("version") == current.number and same_rows:
+        return same_rows, f"version {current.number}, same rows"
+    return _metrics(_evidence(tracking, current)), f"version {current.number}, its own rows"
+
+
+def _metrics_table(
+    evidence: Mapping[str, Any], before: Mapping[str, tuple[float | None, str]], heading: str
+) -> Table | None:
+    metrics = _metrics(evidence)
     if not metrics:
         return None
-    head = ("metric", "value", "interval") + ((f"version {current.number}",) if current else ())
     rows = []
     for name, (value, interval) in metrics.items():
         then = before.get(name, (None, ""))[0]
-        rows.append((name, value, interval, *((then,) if current else ())))
-    return Table(title="Evidence", columns=head, rows=tuple(rows))
+        change = value - then if value is not None and then is not None else None
+        signed = f"{change:+.4g}" if change is not None else ""
+        rows.append((name, value, interval, *((then, signed) if heading else ())))
+    head = ("metric", "value", "95 % interval") + ((heading, "change") if heading else ())
+    counted = evidence.get("rows")
+    title = f"Evidence on {counted:,} held-out rows" if isinstance(counted, int) else "Evidence"
+    return Table(title=title, columns=head, rows=tuple(rows))
 
 
 def _metrics(evidence: Mapping[str, Any]) -> dict[str, tuple[float | None, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -14,11 +15,13 @@ from mlp_ci.report import Outcome
 from mlp_ci.sandbox.forge import protection
 from mlp_ci.sandbox.forge.repos import Person
 from mlp_ci.spec import Quarantined, parse_promotion
+from tests.conftest import free_port
 from tests.promotion import DIGESTS, MODEL, World, entry, promotion, register_versions, running_world, world_seed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+    from subprocess import CompletedProcess
 
     from mlp_ci.tracking import Tracking
 
@@ -98,6 +101,9 @@ def test_production_takes_what_staging_has_and_shows_the_difference(world: World
     spec = parse_promotion(world.hub().read_file("promotion.yaml", pull.head_sha) or b"")
     assert spec.stages == {"staging": entry(2), "production": entry(2)}
     assert "What differs from version 1" in pull.body
+    assert "Evidence on 1,234 held-out rows" in pull.body
+    assert "| version 1, same rows | change |" in pull.body
+    assert "| roc_auc | 0.72 | 0.71 to 0.73 | 0.69 | +0.03 |" in pull.body
     assert "parameter `rate`: 0.1 → 0.2" in pull.body
     assert "data/train.parquet" in pull.body
     assert "1 approval (tier standard, production)" in pull.body
@@ -342,3 +348,54 @@ def test_a_promotion_merged_meanwhile_is_not_undone_unseen(world: World) -> None
     put(world, "production", 3)
     with pytest.raises(InputError, match="asks for version 3 in production by now"):
         record_rollback(world.ctx(), world.hub(), "production", entry(1), held(2))
+
+
+# ---------------------------------------------------------------- from the command line
+
+
+def test_the_command_line_tells_outcomes_apart(
+    world: World, cli: Callable[..., CompletedProcess[str]], tmp_path: Path
+) -> None:
+    place = world.place("alice")
+    env = {
+        "GITHUB_TOKEN": place.token,
+        "GITHUB_API_URL": place.api_url,
+        "GITHUB_SERVER_URL": place.server_url,
+        "GITHUB_REPOSITORY": place.full_name,
+        "MLFLOW_TRACKING_URI": world.tracking_uri,
+    }
+    dead = f"http://127.0.0.1:{free_port()}"
+    put(world, "staging", 1)
+    for arguments, changes, code, says in [
+        (["staging", "--version", "2"], {}, 0, "pull request #2 is opened"),
+        (["staging", "--version", "2"], {}, 0, "already open and up to date"),
+        (["production"], {}, 0, "pull request #3 is opened"),
+        (["staging", "--version", "1"], {}, 4, "staging already has"),
+        (["staging", "--version", "4"], {}, 3, "did not pass its gate"),
+        (["staging", "--version", "99"], {}, 2, "99"),
+        (["stagin", "--version", "1"], {}, 2, "there is no stage 'stagin'"),
+        (["production", "--version", "2"], {}, 5, "mlp-ci promote staging --version 2"),
+        (["staging", "--version", "2"], {"GITHUB_TOKEN": ""}, 2, "set GITHUB_TOKEN"),
+        (["staging", "--version", "2"], {"GITHUB_TOKEN": "nonsense"}, 2, "does not accept the token"),
+        (["staging", "--version", "3"], {"GITHUB_TOKEN": "dave-token"}, 2, "contents: write"),
+        (["staging", "--version", "2"], {"GITHUB_API_URL": f"{dead}/api/v3"}, 7, "connection was refused"),
+        (["staging", "--version", "2"], {"MLFLOW_TRACKING_URI": dead}, 7, "cannot be reached"),
+    ]:
+        done = cli("promote", *arguments, "--path", tmp_path, **{**env, **changes})
+        said = done.stdout + done.stderr
+        assert done.returncode == code, said
+        assert says in said
+        assert "Traceback" not in said
+        assert "nonsense" not in said
+    done = cli("promote", "production", "--path", tmp_path, "--format", "json", **env)
+    assert json.loads(done.stdout)["outputs"] == {"version": "1", "pull-request": "3"}
+
+
+def test_verifying_stays_cheap_as_history_grows(world: World, tracking: Tracking) -> None:
+    put(world, "staging", 1)
+    put(world, "production", 1)
+    for i in range(30):
+        world.push("alice", {"notes.md": f"{i}\n".encode()}, f"Note {i}")
+    world.faults.requests.clear()
+    assert verdict(world, tracking, "production").allowed
+    assert len(world.faults.requests) <= 40
