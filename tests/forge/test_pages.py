@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import stat
 import time
@@ -15,7 +16,7 @@ from mlp_ci import clock
 from mlp_ci.sandbox.forge import checks, protection, pushes, repositories, reviews, runs
 from mlp_ci.sandbox.forge.pages import login_code
 from mlp_ci.sandbox.forge.pages.session import Sealer, new_session
-from mlp_ci.sandbox.forge.records import Comment, Issue, Pull, Review, Token
+from mlp_ci.sandbox.forge.records import CheckRun, Comment, Issue, Pull, Review, Token
 from mlp_ci.sandbox.forge.store import stamp
 from tests.forge import browser
 from tests.forge.page_site import HOME, Site, open_site, text_of
@@ -66,9 +67,7 @@ def test_a_session_ends_with_the_token_that_opened_it(site: Site) -> None:
     assert visitor.http.get("/").status_code == 303
 
 
-def test_a_login_code_works_once_for_ten_minutes_and_is_kept_private(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_login_code_works_once_for_ten_minutes_and_is_kept_private(site: Site) -> None:
     code = login_code(site.forge.root, "alice")
     files = list((site.forge.root / "login-codes").iterdir())
     assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600]
@@ -79,10 +78,12 @@ def test_a_login_code_works_once_for_ten_minutes_and_is_kept_private(
     assert list((site.forge.root / "login-codes").iterdir()) == []
 
     late = login_code(site.forge.root, "alice")
-    now = time.time()
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "time", lambda: now + 601)
-        assert site.visitor().http.get(f"/login/{late}").status_code == 403
+    file = next((site.forge.root / "login-codes").iterdir())
+    file.write_text(json.dumps({**json.loads(file.read_text()), "expires": time.time() - 1}))
+    assert site.visitor().http.get(f"/login/{late}").status_code == 403
+    login_code(site.forge.root, "bob")
+    file = next((site.forge.root / "login-codes").iterdir())
+    assert 590 < json.loads(file.read_text())["expires"] - time.time() <= 600
     assert site.visitor().http.get(f"/login/{login_code(site.forge.root, 'nobody')}").status_code == 403
 
 
@@ -269,6 +270,7 @@ def test_a_person_approves_and_merges_in_a_browser(site: Site, chromium: browser
 
     chromium.click("#merge-button")
     chromium.wait_for("At least 1 approving review is required", "[role=alert]")
+    assert chromium.url() == site.server.url + page
     chromium.type("#body", "Looks **right**")
     chromium.click("#approve-button")
     chromium.wait_for("bob", "#timeline")
@@ -283,15 +285,19 @@ def test_a_running_run_fills_itself_in(site: Site, chromium: browser.Browser) ->
     run = site.run()
     runs.update_run(site.forge, run, "in_progress")
     job = runs.create_job(site.forge, run, "train")
+    check = site.forge.store.get(CheckRun, job.check_run_id)
+    site.forge.store.update(check, output={"summary": "<details><summary>More</summary>\n\nhidden\n\n</details>"})
     runs.update_job(site.forge, job, "in_progress")
     chromium.open(f"{site.server.url}/login/{login_code(site.forge.root, 'alice')}?next={HOME}/actions/runs/{run.id}")
     assert "running" in chromium.text()
+    chromium.click(".prose summary")
     runs.append_log(site.forge, run, "##[group]Run Train\n##[endgroup]\nepoch 7\n", job)
     step = {"name": "Train", "number": 1, "status": "completed", "conclusion": "failure"}
     runs.update_job(site.forge, job, "completed", "failure", [{**step, "started_at": stamp(), "completed_at": stamp()}])
     runs.update_run(site.forge, run, "completed", "failure")
     chromium.wait_for("epoch 7")
     assert "failed" in chromium.text("#run")
+    assert "hidden" in chromium.text(".prose")  # what was unfolded stays so
 
 
 def test_nothing_scrolls_sideways_on_a_phone(site: Site, chromium: browser.Browser) -> None:

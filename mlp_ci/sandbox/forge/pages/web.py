@@ -54,7 +54,10 @@ class Page:
 
 @dataclass
 class Visit:
-    """One request: who looks, at what, with which form. ``problem`` says why a form was refused."""
+    """One request: who looks, at what, with which form. ``problem`` says why a form was refused.
+
+    ``source`` is then the address of the page that is shown again; ``opened`` is a session that begins or ends here.
+    """
 
     forge: Forge
     session: Session
@@ -65,6 +68,7 @@ class Visit:
     form: dict[str, str]
     at: Repo | None = None
     problem: str = ""
+    source: str = ""
     opened: Session | None = None
 
     @property
@@ -152,9 +156,9 @@ class Group:
 
 def routes(forge: Forge, groups: Sequence[Group]) -> list[BaseRoute]:
     """Starlette's routes, in the order of the groups, and the two static files."""
-    desk = _Desk(forge)
-    static = [Route(f"/-/{file.name}", _static(file), methods=["GET"]) for file in sorted(_STATIC.iterdir())]
     entries = [entry for group in groups for entry in group.entries]
+    desk = _Desk(forge, {entry.handler: entry.path for entry in entries if entry.method == "GET"})
+    static = [Route(f"/-/{file.name}", _static(file), methods=["GET"]) for file in sorted(_STATIC.iterdir())]
     return [*static, *(Route(e.path, desk.endpoint(e), methods=[e.method]) for e in entries)]
 
 
@@ -179,8 +183,9 @@ def words_of(refusal: Refusal) -> str:
 
 
 class _Desk:
-    def __init__(self, forge: Forge) -> None:
+    def __init__(self, forge: Forge, places: dict[Handler, str]) -> None:
         self.forge = forge
+        self.places = places
         self.sealer = Sealer(forge.root)
         self.render = Renderer(forge)
         # Cookies do not know ports: two forges on one machine must not log each other out.
@@ -223,6 +228,7 @@ class _Desk:
             if entry.back is None or refusal.status == 404:
                 raise
             visit.problem = words_of(refusal)
+            visit.source = self.places[entry.back].format(**{k: quote(v) for k, v in visit.params.items()})
             page = entry.back(visit)
             if isinstance(page, Page):
                 # 405 would promise a list of methods; to a browser a refused form is a form with a mistake.
@@ -268,6 +274,7 @@ class _Desk:
                 "repo": visit.at,
                 "path": visit.path,
                 "refresh": result.refresh,
+                "source": visit.source,
                 "problem": visit.problem,
                 "form": visit.form if visit.problem else {},
             }

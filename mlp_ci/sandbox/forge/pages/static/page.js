@@ -1,7 +1,22 @@
 // Keeps the parts of a page that still change (data-live) fresh, without touching what somebody is typing.
 "use strict";
 (() => {
-  const open = (root) => new Map([...root.querySelectorAll("details[id]")].map((each) => [each.id, each.open]));
+  const shown = new Map();
+  const folds = (root) => [...root.querySelectorAll("details")];
+
+  function replace(part, fresh) {
+    const text = fresh.innerHTML;
+    if (text === shown.get(part.id)) return;
+    // What somebody has opened or scrolled stays so; what has no id is known by its place.
+    const open = new Map(folds(part).map((each, place) => [each.id || place, each.open]));
+    const scrolled = new Map([...part.querySelectorAll("pre[id]")].map((each) => [each.id, each.scrollTop]));
+    folds(fresh).forEach((each, place) => {
+      if (open.has(each.id || place)) each.open = open.get(each.id || place);
+    });
+    part.replaceChildren(...fresh.childNodes);
+    for (const each of part.querySelectorAll("pre[id]")) each.scrollTop = scrolled.get(each.id) || 0;
+    shown.set(part.id, text);
+  }
 
   async function refresh() {
     const answer = await fetch(location.href, { credentials: "same-origin" });
@@ -9,17 +24,7 @@
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of document.querySelectorAll("[data-live]")) {
       const now = fresh.getElementById(part.id);
-      if (!now || part.querySelector("input:focus, select:focus, textarea:focus")) continue;
-      if (now.innerHTML === part.dataset.was) continue;
-      const was = open(part);
-      const text = now.innerHTML;
-      for (const each of now.querySelectorAll("details[id]")) if (was.has(each.id)) each.open = was.get(each.id);
-      const places = new Map([...part.querySelectorAll("pre[id]")].map((each) => [each.id, each.scrollTop]));
-      part.replaceChildren(...now.childNodes);
-      part.dataset.was = text;
-      for (const each of part.querySelectorAll("pre[id]")) {
-        each.scrollTop = places.get(each.id) || 0;
-      }
+      if (now && !part.querySelector("input:focus, select:focus, textarea:focus")) replace(part, now);
     }
     schedule(fresh.body.dataset.refresh);
   }
@@ -28,5 +33,8 @@
     if (seconds) setTimeout(() => refresh().catch(() => schedule(seconds)), seconds * 1000);
   }
 
+  // A refused form is shown again under the address it was sent to, which is none to load again.
+  if (document.body.dataset.source) history.replaceState(null, "", document.body.dataset.source);
+  for (const part of document.querySelectorAll("[data-live]")) shown.set(part.id, part.innerHTML);
   schedule(document.body.dataset.refresh);
 })();
