@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_ci import clock
+from mlp_ci.errors import InputError
 from mlp_ci.serve.log import Exchange, LogPlan, PredictionLog
 from mlp_ci.serve.payload import BODY_LIMIT
 from mlp_ci.serve.server import bind, serve
@@ -177,10 +178,21 @@ class Gateway:
         headers = [(b"x-request-id", request_id.encode()), (b"x-model-version", str(arm.version).encode())]
         await _send(send, answer.status, answer.content_type, answer.body, headers)
         if self.log is not None and answer.status == 200:
-            self.log.add(Exchange(clock.now(), request_id, arm.version, arm.arm, seconds * 1000, body, answer.body))
+            self._record(self.log, (arm, request_id, seconds * 1000), body, answer.body)
+
+    def _record(self, log: PredictionLog, who: tuple[Arm, str, float], body: bytes, answer: bytes) -> None:
+        """Hand an answered request to the log; the client has its answer, whatever happens here."""
+        arm, request_id, latency = who
+        try:
+            log.add(Exchange(clock.now(), request_id, arm.version, arm.arm, latency, body, answer))
+        except (OSError, InputError):  # the project's clock cannot be read
+            log.lost += 1
 
     async def _ask(self, body: bytes) -> tuple[Arm, Answer]:
         """One arm's answer. Predictions change nothing, so a dead server's request goes to another arm."""
+        if not self.arms:
+            msg = "nothing is deployed"
+            raise UpstreamDown(msg)
         deadline = time.perf_counter() + PATIENCE
         blamed: set[int] = set()
         while True:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BODY_LIMIT = 16 * 1024 * 1024
 
 
-class BadRequest(Exception):  # noqa: N818
+class BadRequest(Exception):
     """The client sent something that cannot be answered; becomes a 4xx answer with this message."""
 
     def __init__(self, message: str, status: int = 400) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from mlp_ci.errors import InputError
 
 # How a model server ends when there is no use in starting it again as it was.
 EXIT_REFUSED = 2
@@ -68,6 +72,20 @@ def start_time(pid: int) -> str | None:
         ["ps", "-o", "lstart=,stat=", "-p", str(pid)], capture_output=True, text=True, check=False
     ).stdout.strip()
     return None if not shown or shown.split()[-1].startswith("Z") else " ".join(shown.split()[:-1])
+
+
+def lasting_interpreter() -> str:
+    """The Python that runs this; raises InputError when it is no place from which anything can be served for long."""
+    job = os.environ.get("RUNNER_TEMP")
+    if job and Path(sys.prefix).resolve().is_relative_to(Path(job).resolve()):
+        msg = "mlp-ci was installed for this job only, and the local target serves beyond the job"
+        fix = "run `uv tool install 'mlp-ci[serve]'` on the machine that serves, as the user of its runner"
+        raise InputError(msg, why="the runner deletes the job's files, and the model servers with them", fix=fix)
+    missing = [m for m in ("uvicorn", "starlette", "httptools", "pyarrow", "pandas") if find_spec(m) is None]
+    if missing:
+        msg = f"this Python cannot serve models: {', '.join(missing)} missing"
+        raise InputError(msg, fix="pip install 'mlp-ci[serve]'")
+    return sys.executable
 
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 BATCH_ROWS = 512
 
 
-class ModelFailed(Exception):  # noqa: N818
+class ModelFailed(Exception):
     """The model raised on an input that fits its signature."""
 
 

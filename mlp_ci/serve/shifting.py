@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LOOK = 0.1  # seconds between two looks at a step
 
 
-class StepFailed(Exception):  # noqa: N818
+class StepFailed(Exception):
     """A step's measurements say no."""
 
     def __init__(self, weight: int, reason: str, arms: list[Arm]) -> None:

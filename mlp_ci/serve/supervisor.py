@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from mlp_ci.errors import OutsideError
 from mlp_ci.serve import processes
 from mlp_ci.serve.processes import Process
 from mlp_ci.serve.state import Place, State, read, read_json, write_json
@@ -114,17 +115,22 @@ class Supervisor:
             passed = [self.listener.fileno()]
             command = [*command, "--fd", str(passed[0])]
         extra = {"MLP_CLOCK_FILE": state.clock_file} if state.clock_file else {}
-        with self._log(name) as log:
-            child.popen = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=passed,
-                cwd=self.place.folder,
-                env=processes.environment(extra),
-            )
+        try:
+            with self._log(name) as log:
+                child.popen = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=passed,
+                    cwd=self.place.folder,
+                    env=processes.environment(extra),
+                )
+        except OSError as error:  # the interpreter is gone, the disk is full: later may be better
+            print(f"{name} cannot be started: {error}", file=sys.stderr)
+            self._note_end(child)
+            return
         child.process = Process(child.popen.pid, processes.start_time(child.popen.pid) or "")
         child.started_at = time.monotonic()
 
@@ -200,18 +206,19 @@ def supervise(place: Place) -> None:
     supervisor.adopt()
     seen, state = 0, State(model=place.model, stage=place.stage)
     while True:
-        try:
-            changed = place.state_file.stat().st_mtime_ns
-            if changed != seen:
-                seen, state = changed, read(place) or state
-        except FileNotFoundError:
-            supervisor.stopping = True
-        if not place.folder.exists():
+        if not place.state_file.exists():
             for child in supervisor.children.values():
                 if child.process:
                     child.process.send(signal.SIGKILL)
             return
-        supervisor.turn(state)
+        try:
+            changed = place.state_file.stat().st_mtime_ns
+            if changed != seen:
+                seen, state = changed, read(place) or state
+            supervisor.turn(state)
+        except (OSError, OutsideError) as error:  # a full disk, a broken file: what runs must go on
+            print(f"trying again: {error}", file=sys.stderr)
+            time.sleep(1)
         if (supervisor.stopping or state.stopped) and not supervisor.children:
             return
         time.sleep(TURN)

@@ -18,11 +18,11 @@ TIMEOUT = 30.0
 ANSWER_LIMIT = 64 * 1024 * 1024
 
 
-class UpstreamDown(Exception):  # noqa: N818
+class UpstreamDown(Exception):
     """The server refused the connection, or closed it before it answered."""
 
 
-class UpstreamSlow(Exception):  # noqa: N818
+class UpstreamSlow(Exception):
     """The server did not answer in time."""
 
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +25,7 @@ from tests.serving import Load, ask, body, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -49,7 +49,8 @@ def test_a_merged_promotion_goes_live_with_alias_and_record(flights: Scene) -> N
     (record,) = flights.world.hub().deployments("staging")
     assert (record.sha, record.state, record.payload["version"]) == (merged, "success", 1)
     fact = serve.live(flights.ctx, flights.name, "staging")
-    assert fact and fact.version == 1
+    assert fact
+    assert fact.version == 1
     assert [i.version for i in serve.history(flights.ctx, flights.name)] == [1]
     assert flights.live("production") is None
 
@@ -69,7 +70,8 @@ def test_a_canary_under_load_fails_no_request_and_keeps_the_version_before(fligh
         time.sleep(0.2)
     assert report.outcome is Outcome.PASS, messages(report)
     assert load.failed == 0
-    assert load.versions["1"] and load.versions["2"]
+    assert load.versions["1"]
+    assert load.versions["2"]
     steps = [f.message for f in report.findings if f.check == "step"]
     assert [s.split()[0] for s in steps] == ["10", "50", "100"]
     state = states.read(flights.place("staging"))
@@ -93,7 +95,8 @@ def test_a_broken_version_is_aborted_and_traffic_is_back(flights: Scene) -> None
     assert flights.live("staging") == GOOD
     assert flights.tracking.alias(flights.name, "staging") == GOOD
     state = states.read(flights.place("staging"))
-    assert state and sorted(state.servers) == [1]
+    assert state
+    assert sorted(state.servers) == [1]
 
 
 def test_production_needs_the_approval_that_staging_does_not(flights: Scene) -> None:

@@ -65,7 +65,8 @@ def test_traffic_goes_back_then_git_alias_and_record_follow(twice: Scene) -> Non
     assert newest.payload["version"] == GOOD
     assert [i.version for i in serve.history(twice.ctx, twice.name)] == [1, 2, 1]
     state = states.read(twice.place("staging"))
-    assert state and list(state.servers) == [1], "the bad version no longer runs"
+    assert state
+    assert list(state.servers) == [1], "the bad version no longer runs"
 
     deployed = serve.deploy(twice.ctx, None)
     assert (deployed.outcome, deployed.outputs["deployed"]) == (Outcome.PASS, "[]"), messages(deployed)

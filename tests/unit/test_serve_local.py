@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -23,7 +25,6 @@ from tests.serving import LOGGED, ROW, Load, ask, body, save_model, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NOW = datetime(2013, 4, 1, tzinfo=UTC)
 
@@ -280,3 +281,49 @@ def test_targets_that_this_version_lacks_are_named() -> None:
         target_of("kubernetes")
     assert refusal.value.exit_code == 2
     assert "local" in refusal.value.fix
+
+
+def test_a_job_that_throws_its_python_away_cannot_serve(
+    place: Place, releases: dict[int, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RUNNER_TEMP", str(Path(sys.prefix).parent))
+    with pytest.raises(InputError, match="installed for this job only"):
+        local.prepare(place, releases[1], logging(place))
+    assert not place.folder.exists()
+
+
+def test_a_python_that_is_gone_stops_no_other_process(place: Place, releases: dict[int, Release]) -> None:
+    port = go_live(place, releases[1])
+    with states.changing(place) as state:
+        state.servers[2] = replace(state.servers[1], version=2, python="/gone/python")
+    log = place.folder / "logs" / "supervisor.log"
+    wait_until(lambda: "v2 cannot be started" in log.read_text())
+    kill(place, "v1")
+    assert ask(port, body())[0] == 200
+    with states.changing(place) as state:
+        del state.servers[2]
+
+
+def test_before_anything_is_deployed_the_gateway_says_so(place: Place, releases: dict[int, Release]) -> None:
+    local.prepare(place, releases[1], logging(place))
+    state = states.read(place)
+    assert state
+    began = time.monotonic()
+    status, headers, answer = ask(state.gateway_port, body())
+    assert (status, answer["error_code"], headers["retry-after"]) == (503, "UNAVAILABLE", "1")
+    assert time.monotonic() - began < 2
+    assert ask(state.gateway_port, path="/health")[0] == 503
+    assert ask(state.gateway_port, path="/invocations")[0] == 405
+    assert ask(state.gateway_port, b" " * (16 * 2**20 + 1))[0] == 413
+
+
+def test_served_processes_see_no_secret(
+    place: Place, releases: dict[int, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "s3cret-of-the-job")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret-of-mlflow")
+    go_live(place, releases[1])
+    told = states.read_json(place.processes_file)
+    for process in [told["supervisor"], *(c["process"] for c in told["children"].values())]:
+        assert b"s3cret" not in Path(f"/proc/{process['pid']}/environ").read_bytes()
+        assert place.token_file.read_text() not in Path(f"/proc/{process['pid']}/cmdline").read_text()

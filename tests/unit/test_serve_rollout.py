@@ -106,7 +106,8 @@ def test_the_state_survives_its_file(tmp_path: Path) -> None:
     with states.changing(place):
         pass
     again = states.read(place)
-    assert again and again.generation == 1, "nothing changed, so nothing was written"
+    assert again
+    assert again.generation == 1, "nothing changed, so nothing was written"
 
 
 def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:

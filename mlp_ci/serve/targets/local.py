@@ -11,7 +11,6 @@ import http.client
 import json
 import os
 import secrets
-import sys
 import time
 from dataclasses import replace
 from datetime import datetime
@@ -116,6 +115,7 @@ def status(home: Path) -> list[dict[str, Any]]:
 
 def prepare(place: Place, release: Release, log: Mapping[str, Any]) -> None:
     """Have ``release`` run and answer, without any traffic."""
+    python = processes.lasting_interpreter()
     for attempt in range(PORT_ATTEMPTS):
         with states.changing(place) as state:
             server = state.servers.get(release.version)
@@ -126,11 +126,11 @@ def prepare(place: Place, release: Release, log: Mapping[str, Any]) -> None:
                     digest=release.digest,
                     port=reach.free_port(),
                     artefact=str(release.artefact),
-                    python=sys.executable,
+                    python=python,
                 )
                 state.servers[release.version] = server
             state.log = dict(log)
-            _furnish(place, state)
+            _furnish(place, state, python)
         reach.ensure(place)
         try:
             if reach.started(place, server) and reach.gateway_up(place):
@@ -319,7 +319,7 @@ def _as_expected(place: Place, state: State, expected: Sequence[Arm] | None) -> 
         raise RolloutAborted(msg, why="it knows something that this one does not", fix="run `mlp-ci deploy` again")
 
 
-def _furnish(place: Place, state: State) -> None:
+def _furnish(place: Place, state: State, python: str) -> None:
     """What a stage needs once: a token, a port for its gateway, the interpreter, the clock."""
     if not place.token_file.exists():
         scratch = place.token_file.with_suffix(f".{os.getpid()}")
@@ -328,6 +328,6 @@ def _furnish(place: Place, state: State) -> None:
         scratch.replace(place.token_file)
     state.gateway_port = state.gateway_port or reach.free_port()
     if not Path(state.python or "/nowhere").exists():  # another one would restart what runs
-        state.python = sys.executable
+        state.python = python
     state.clock_file = str(Path(os.environ[clock.ENV]).resolve()) if os.environ.get(clock.ENV) else ""
     state.stopped = False
