@@ -149,6 +149,17 @@ def test_a_branch_with_a_slash_and_places_that_do_not_exist(site: Site) -> None:
         assert alice.http.get(HOME + path).status_code == 404, path
 
 
+def test_a_repository_without_a_commit_has_pages_too(site: Site) -> None:
+    owner = site.forge.store.user("acme")
+    assert owner is not None
+    repositories.create(site.forge, owner, "empty")
+    alice = site.visitor("alice")
+    assert "Nothing has been pushed yet." in alice.read("/acme/empty")
+    for path in ("/pulls", "/issues", "/actions"):
+        alice.read(f"/acme/empty{path}")
+    assert alice.http.get("/acme/empty/tree/main").status_code == 404
+
+
 def test_an_issue_is_opened_discussed_and_closed(site: Site) -> None:
     alice = site.visitor("alice")
     answer = alice.send(f"{HOME}/issues", f"{HOME}/issues/new", title=" ", body="kept")

@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from mlp_ci.sandbox.forge import runs
 from mlp_ci.sandbox.forge.pages import logs
 from mlp_ci.sandbox.forge.pages.web import REPO, Group, Page, Visit, go
-from mlp_ci.sandbox.forge.records import CheckRun, Event, Job, Repo, Run, User, Workflow
+from mlp_ci.sandbox.forge.records import CheckRun, Event, Job, Log, Repo, Run, User, Workflow
 from mlp_ci.sandbox.forge.store import Refusal
 
 if TYPE_CHECKING:
@@ -141,8 +141,6 @@ def _job(visit: Visit, run: Run, job: Job) -> dict[str, Any]:
 
 def _own_log(visit: Visit, run: Run) -> str:
     """What the runner said of the run as a whole, outside any job."""
-    from mlp_ci.sandbox.forge.records import Log
-
     return "".join(row.text for row in visit.forge.store.find(Log, "run_id = ? AND job_id IS NULL", run.id))
 
 

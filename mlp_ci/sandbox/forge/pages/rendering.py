@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from mlp_ci import clock
 from mlp_ci.sandbox.forge.pages import markdown
@@ -137,7 +137,3 @@ def file_base(repo: Repo, kind: str, ref: str, path: str = "") -> str:
     """The folder that relative links in a file of the repository start from; ``kind``: blob | raw."""
     folder = path.rpartition("/")[0]
     return f"/{repo.full_name}/{kind}/{quote(ref)}/" + (f"{quote(folder)}/" if folder else "")
-
-
-def bold(text: str) -> Markup:
-    return Markup("<strong>{}</strong>").format(escape(text))
