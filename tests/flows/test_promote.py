@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from mlp_ci.cli import run
 from mlp_ci.errors import GateError, InputError, NotApproved, NothingToDo
 from mlp_ci.github import PullFact, platform_of
 from mlp_ci.promote import Verdict, promote, propose, record_rollback, verify_intent
@@ -354,7 +355,11 @@ def test_a_promotion_merged_meanwhile_is_not_undone_unseen(world: World) -> None
 
 
 def test_the_command_line_tells_outcomes_apart(
-    world: World, cli: Callable[..., CompletedProcess[str]], tmp_path: Path
+    world: World,
+    cli: Callable[..., CompletedProcess[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     place = world.place("alice")
     env = {
@@ -381,9 +386,10 @@ def test_the_command_line_tells_outcomes_apart(
         (["staging", "--version", "2"], {"GITHUB_API_URL": f"{dead}/api/v3"}, 7, "connection was refused"),
         (["staging", "--version", "2"], {"MLFLOW_TRACKING_URI": dead}, 7, "cannot be reached"),
     ]:
-        done = cli("promote", *arguments, "--path", tmp_path, **{**env, **changes})
-        said = done.stdout + done.stderr
-        assert done.returncode == code, said
+        for name, value in {**env, **changes}.items():
+            monkeypatch.setenv(name, value)
+        assert run(["promote", *arguments, "--path", str(tmp_path)]) == code, arguments
+        said = "".join(capsys.readouterr())
         assert says in said
         assert "Traceback" not in said
         assert "nonsense" not in said
