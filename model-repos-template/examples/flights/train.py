@@ -11,6 +11,10 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
+# Before scikit-learn is imported: on a runner that others use too, its threads wait for each other most of the time,
+# and for so little data one is as fast.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import mlflow.sklearn
 import pandas as pd
 import yaml
