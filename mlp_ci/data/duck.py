@@ -10,13 +10,25 @@ import contextlib
 import csv
 import gzip
 import io
-import math
 import re
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.data.duck_sql import (
+    ROW,
+    condition_for,
+    kind_of,
+    literal,
+    measures_of,
+    number_of,
+    odd_fault_of,
+    quoted,
+    raw_name,
+    set_value_of,
+    value_of,
+)
 from mlp_ci.data.engine import ColumnFacts, Example, Facts, Fault, Membership, Repeats
 from mlp_ci.data.plan import ColumnPlan, PhysicalColumn, Plan
 from mlp_ci.errors import InputError, MlpError, OutsideError
@@ -28,7 +40,6 @@ MEMORY_LIMIT = "300MB"
 EXAMPLES = 5
 # Each look for examples is a query of its own; in a file with more broken rules than this, nobody reads them all.
 EXAMPLES_PER_FILE = 50
-ROW = "mlp-ci row"
 FORMATS = ".parquet, .csv, .csv.gz, .jsonl or .ndjson"
 
 # What pandas reads as missing in a CSV, so that validation sees the nulls that training sees.
@@ -45,16 +56,6 @@ _TEXT_AS = {
     "date": "TRY_CAST({} AS DATE)",
     "string": "{}",
 }
-
-
-def quoted(name: str) -> str:
-    """An SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """An SQL string."""
-    return "'" + text.replace("'", "''") + "'"
 
 
 @contextlib.contextmanager
@@ -122,7 +123,7 @@ def _load(connection: Any, file: Path, shown_as: str, types: Mapping[str, str]) 
             f"delim = {literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}, nullstr = [{nulls}])"
         )
         read = ", ".join(f"{_TEXT_AS[types.get(n, 'string')].format(quoted(n))} AS {quoted(n)}" for n in names)
-        raw = ", ".join(f"{quoted(n)} AS {quoted(_raw(n))}" for n in names)
+        raw = ", ".join(f"{quoted(n)} AS {quoted(raw_name(n))}" for n in names)
         connection.execute(f"CREATE TEMP VIEW data AS SELECT {read}, {raw}, rowid + 1 AS {quoted(ROW)} FROM loaded")
         return True
     msg = f"{shown_as} is in a format that mlp-ci does not read"
@@ -132,10 +133,6 @@ def _load(connection: Any, file: Path, shown_as: str, types: Mapping[str, str]) 
 def _suffix(file: Path) -> str:
     name = file.name.lower()
     return Path(name.removesuffix(".gz")).suffix if name.endswith((".csv.gz", ".jsonl.gz")) else Path(name).suffix
-
-
-def _raw(name: str) -> str:
-    return f"mlp-ci raw {name}"
 
 
 def _header(file: Path, shown_as: str) -> tuple[list[str], str]:
@@ -209,15 +206,15 @@ class _Found:
 
 
 def _facts(column: ColumnPlan, rows: int, found: _Found, out: dict[Fault, int]) -> ColumnFacts:
-    odd_fault = _odd_fault(column)
+    odd_fault = odd_fault_of(column)
     faults = {**out, Fault.INFINITE: found.special - found.nan}
     if odd_fault:
         faults[odd_fault] = found.odd
     return ColumnFacts(
         nulls=rows - found.count + found.nan,
         nan=found.nan,
-        smallest=_number(found.smallest),
-        largest=_number(found.largest),
+        smallest=number_of(found.smallest),
+        largest=number_of(found.largest),
         faults={fault: int(number) for fault, number in faults.items() if number},
     )
 
@@ -242,11 +239,11 @@ class DuckFile:
     def schema(self) -> tuple[PhysicalColumn, ...]:
         described = self.connection.execute("DESCRIBE SELECT * FROM data").fetchall()
         columns = [(str(name), str(kind)) for name, kind, *_ in described]
-        raw = {_raw(name) for name, _ in columns} if self.text else set()
+        raw = {raw_name(name) for name, _ in columns} if self.text else set()
         return tuple(
-            PhysicalColumn(name=name, kind=_kind(shown), shown="text", text=True)
+            PhysicalColumn(name=name, kind=kind_of(shown), shown="text", text=True)
             if self.text
-            else PhysicalColumn(name=name, kind=_kind(shown), shown=shown, nan=shown in ("FLOAT", "DOUBLE"))
+            else PhysicalColumn(name=name, kind=kind_of(shown), shown=shown, nan=shown in ("FLOAT", "DOUBLE"))
             for name, shown in columns
             if name != ROW and name not in raw
         )
@@ -256,12 +253,12 @@ class DuckFile:
 
         Non-finite values are counted in the pass itself: Parquet's own statistics do not speak of them.
         """
-        measures = [m for column in plan.columns for m in _measures(column)]
+        measures = [m for column in plan.columns for m in measures_of(column)]
         rows, *values = self._row(f"SELECT {', '.join(['count(*)', *measures])} FROM data")
         found = {c.name: _Found(*values[i * 5 : i * 5 + 5]) for i, c in enumerate(plan.columns)}
         self._look_at_special([c for c in plan.columns if found[c.name].special], found)
         wrong = [(c, fault) for c in plan.columns for fault in _out_of_bounds(c, found[c.name])]
-        counts = iter(self._counts([_condition(column, fault) for column, fault in wrong]))
+        counts = iter(self._counts([condition_for(column, fault) for column, fault in wrong]))
         out: dict[str, dict[Fault, int]] = {c.name: {} for c in plan.columns}
         for column, fault in wrong:
             out[column.name][fault] = next(counts)
@@ -274,7 +271,7 @@ class DuckFile:
             return
         measures = []
         for column in columns:
-            value = _value(column)
+            value = value_of(column)
             finite = f"FILTER (WHERE isfinite({value}))"
             measures += [f"count(*) FILTER (WHERE isnan({value}))", f"min({value}) {finite}", f"max({value}) {finite}"]
         values = self._row(f"SELECT {', '.join(measures)} FROM data")
@@ -289,7 +286,7 @@ class DuckFile:
         return [int(n) for n in self._row(f"SELECT {measures} FROM data")]
 
     def membership(self, column: ColumnPlan) -> Membership:
-        value = _set_value(column)
+        value = set_value_of(column)
         row = self._row(
             f"WITH groups AS (SELECT {value} AS v, count(*) AS n FROM data WHERE {value} IS NOT NULL GROUP BY v), "
             "judged AS (SELECT v, n, v NOT IN (SELECT unnest($allowed)) AS outside FROM groups) "
@@ -304,7 +301,7 @@ class DuckFile:
     def repeats(self, columns: Sequence[str]) -> Repeats:
         """Group by a hash of the columns first: where no hash repeats, no row does, and 8 bytes a row are enough."""
         names = [c.name for c in self.schema()] if not columns else list(columns)
-        every = [quoted(_raw(n)) if self.text else quoted(n) for n in names]
+        every = [quoted(raw_name(n)) if self.text else quoted(n) for n in names]
         present = " AND ".join(f"{c} IS NOT NULL" for c in every) if columns else "true"
         hashed = f"hash({', '.join(every)})"
         again = f"SELECT {hashed} AS h FROM data WHERE {present} GROUP BY h HAVING count(*) > 1"
@@ -328,12 +325,12 @@ class DuckFile:
         if self.examples_left <= 0:
             return ()
         self.examples_left -= 1
-        keys = [f"CAST({quoted(_raw(k)) if self.text else quoted(k)} AS VARCHAR)" for k in key]
-        shown = quoted(_raw(column.name)) if self.text else quoted(column.name)
+        keys = [f"CAST({quoted(raw_name(k)) if self.text else quoted(k)} AS VARCHAR)" for k in key]
+        shown = quoted(raw_name(column.name)) if self.text else quoted(column.name)
         parameters = {"allowed": list(column.allowed or ())} if fault is Fault.OUTSIDE_SET else None
         found = self.connection.execute(
             f"SELECT {', '.join([quoted(ROW), f'CAST({shown} AS VARCHAR)', *keys])} FROM data "
-            f"WHERE {_condition(column, fault)} LIMIT {EXAMPLES}",
+            f"WHERE {condition_for(column, fault)} LIMIT {EXAMPLES}",
             parameters,
         ).fetchall()
         return tuple(
@@ -344,100 +341,3 @@ class DuckFile:
     def _row(self, sql: str, parameters: Any = None) -> tuple[Any, ...]:
         row = self.connection.execute(sql, parameters).fetchone()
         return tuple(row)
-
-
-def _kind(shown: str) -> str:
-    """The column type of ``model.yaml`` that a type of DuckDB belongs to."""
-    if shown in ("FLOAT", "DOUBLE") or shown.startswith("DECIMAL"):
-        return "float"
-    if shown in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT") or (
-        shown.startswith("U") and shown.endswith("INT")
-    ):
-        return "int"
-    if shown in ("VARCHAR", "UUID") or shown.startswith("ENUM"):
-        return "string"
-    if shown == "BOOLEAN":
-        return "bool"
-    if shown.startswith("TIMESTAMP"):
-        return "timestamp"
-    return "date" if shown == "DATE" else "other"
-
-
-def _value(column: ColumnPlan) -> str:
-    name = quoted(column.name)
-    return f"epoch_us({name})" if column.is_time and column.measurable else name
-
-
-def _set_value(column: ColumnPlan) -> str:
-    """The column in the type in which the allowed values are written."""
-    name = quoted(column.name)
-    if column.declared == "int" and column.physical.kind == "float":
-        return f"CAST({name} AS DOUBLE)"
-    return f"CAST({name} AS VARCHAR)" if column.declared in ("string", "timestamp", "date") else name
-
-
-def _measures(column: ColumnPlan) -> tuple[str, str, str, str, str]:
-    """Aggregates of one column: count, smallest, largest, odd values, NaN and infinities together."""
-    name, value = quoted(column.name), _value(column)
-    ordered = column.measurable and column.declared in ("float", "int", "timestamp", "date")
-    odd = f"count(*) FILTER (WHERE {_condition(column, fault)})" if (fault := _odd_fault(column)) else "0"
-    special = f"count(*) FILTER (WHERE NOT isfinite({name}))" if _can_be_special(column) else "0"
-    # What is there and cannot be read is wrong, not missing: text is counted before it is read.
-    count = f"count({quoted(_raw(column.name)) if column.physical.text else name})"
-    if not ordered:
-        return count, "NULL", "NULL", odd, special
-    return count, f"min({value})", f"max({value})", odd, special
-
-
-def _odd_fault(column: ColumnPlan) -> Any:
-    """The fault that is counted in the first pass: values that are not of the declared type."""
-    if not column.measurable:
-        return None
-    if column.physical.text:
-        return Fault.UNREADABLE if column.declared != "string" else None
-    if column.whole:
-        return Fault.NOT_WHOLE
-    return Fault.NOT_MIDNIGHT if column.midnight else None
-
-
-def _can_be_special(column: ColumnPlan) -> bool:
-    return column.physical.nan or (column.physical.text and column.declared == "float")
-
-
-def _condition(column: ColumnPlan, fault: Fault) -> str:
-    name, value = quoted(column.name), _value(column)
-    special = _can_be_special(column)
-    finite = f"isfinite({name}) AND " if special else ""
-    match fault:
-        case Fault.NULL:
-            raw = f"{quoted(_raw(column.name))} IS NULL" if column.physical.text else f"{name} IS NULL"
-            return f"({raw} OR isnan({name}))" if special else raw
-        case Fault.UNREADABLE if column.whole:
-            # A whole number may be written 3.0; 3.5 is not one, and a cast would round it.
-            raw = quoted(_raw(column.name))
-            return f"({raw} IS NOT NULL AND ({name} IS NULL OR TRY_CAST({raw} AS DECIMAL(38, 6)) <> {name}))"
-        case Fault.UNREADABLE:
-            return f"({quoted(_raw(column.name))} IS NOT NULL AND {name} IS NULL)"
-        case Fault.NOT_WHOLE:
-            return f"({finite}{name} <> trunc({name}))"
-        case Fault.NOT_MIDNIGHT:
-            return f"(epoch_us({name}) % 86400000000 <> 0)"
-        case Fault.INFINITE:
-            return f"isinf({name})"
-        case Fault.BELOW:
-            return f"({finite}{value} < {_sql_number(column.lower)})"
-        case Fault.ABOVE:
-            return f"({finite}{value} > {_sql_number(column.upper)})"
-        case Fault.OUTSIDE_SET:
-            return f"({_set_value(column)} IS NOT NULL AND {_set_value(column)} NOT IN (SELECT unnest($allowed)))"
-
-
-def _sql_number(value: int | float | None) -> str:
-    return f"CAST('{value!r}' AS DOUBLE)" if isinstance(value, float) else str(value)
-
-
-def _number(value: Any) -> int | float | None:
-    if value is None or isinstance(value, int):
-        return value
-    number = float(value)
-    return None if math.isnan(number) else number

@@ -11,7 +11,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.data.duck import MEMORY_LIMIT, open_file, quoted
+from mlp_ci.data.duck import MEMORY_LIMIT, open_file
+from mlp_ci.data.duck_sql import quoted
 from mlp_ci.errors import InputError
 
 if TYPE_CHECKING:

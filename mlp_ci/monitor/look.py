@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.data.duck import connect, literal, quoted
+from mlp_ci.data.duck import connect
+from mlp_ci.data.duck_sql import literal, quoted
 from mlp_ci.data.plan import microseconds
 from mlp_ci.data.profile import PREDICTION, Profile, profile_rows, watched
 

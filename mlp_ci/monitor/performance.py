@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import dvc
-from mlp_ci.data.duck import open_file, quoted
+from mlp_ci.data.duck import open_file
+from mlp_ci.data.duck_sql import quoted
 from mlp_ci.data.plan import types_wanted
 from mlp_ci.errors import InputError, MlpError
 from mlp_ci.monitor.look import WINDOW, load_rows
