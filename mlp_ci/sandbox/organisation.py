@@ -63,7 +63,9 @@ def seed(forge: Forge, home: Home) -> None:
         SeedUser(login, name=name, email=f"{login}@{ORG}.test", role=role, token=home.tokens[login])
         for login, name, role in PEOPLE
     ]
-    users.append(SeedUser(BOT, name=BOT, email=f"mlp-ci-bot@{ORG}.test", kind="Bot", role="", token=home.tokens[BOT]))
+    users.append(
+        SeedUser(BOT, name=BOT, email=f"mlp-ci-bot@{ORG}.test", kind="Bot", role="app", token=home.tokens[BOT])
+    )
     shared = {"platform.yaml": platform_text(home).encode(), "README.md": f"# {ORG}\n\nThe platform.\n".encode()}
     for file in sorted(scaffold.shipped("workflow-templates").iterdir()):
         text = scaffold.pointed_at(file.read_text(encoding="utf-8"), f"{ORG}/mlp-ci@{ACTIONS_REF}")

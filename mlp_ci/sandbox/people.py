@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci import clock
 from mlp_ci.errors import MlpError, OutsideError
 from mlp_ci.git import git
 
@@ -73,8 +74,10 @@ class Person:
         }
 
     def git(self, folder: Path, *arguments: str) -> str:
-        """Run git as this person."""
-        return git(folder, *arguments, env=self.environment())
+        """Run git as this person, at the time that the sandbox's clock shows."""
+        now = clock.instant_of(self.home.clock_file.read_text()) if self.home.clock_file.exists() else clock.now()
+        dates = dict.fromkeys(("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"), now.isoformat(timespec="seconds"))
+        return git(folder, *arguments, env=self.environment(**dates))
 
     def remember_credentials(self, folder: Path) -> None:
         """Let git in ``folder`` log in as this person."""

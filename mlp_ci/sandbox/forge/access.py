@@ -104,7 +104,7 @@ def role(forge: Forge, user: User, repo: Repo) -> str:
     roles = ["none" if repo.private else "read"]
     member = store.first(OrgMember, "org_id = ? AND user_id = ?", repo.owner_id, user.id)
     if member is not None:
-        roles.append("admin" if member.role == "admin" else "read")
+        roles.append({"admin": "admin", "app": "write"}.get(member.role, "read"))
     direct = store.first(Collaborator, "repo_id = ? AND user_id = ?", repo.id, user.id)
     if direct is not None:
         roles.append(direct.permission)
@@ -140,7 +140,7 @@ def visible(forge: Forge, actor: Actor, repo: Repo) -> bool:
 
 
 def is_member(forge: Forge, org_id: int, user: User) -> OrgMember | None:
-    return forge.store.first(OrgMember, "org_id = ? AND user_id = ?", org_id, user.id)
+    return forge.store.first(OrgMember, "org_id = ? AND user_id = ? AND role != 'app'", org_id, user.id)
 
 
 def team_members(forge: Forge, team: Team) -> list[User]:

@@ -51,6 +51,8 @@ class Token(Record):
 
 @dataclass(frozen=True)
 class OrgMember(Record):
+    """``role``: admin | member, or app for an app that is installed on all repositories."""
+
     TABLE = "org_members"
     KEYS = ("UNIQUE (org_id, user_id)",)
     org_id: int

@@ -18,7 +18,11 @@ WEB_FLOW_LOGIN = "web-flow"
 
 @dataclass(frozen=True)
 class SeedUser:
-    """``kind``: User or Bot (an app). ``role``: admin | member of the organisation, or empty for an outsider."""
+    """``kind``: User or Bot (an app).
+
+    ``role``: admin | member of the organisation, or empty for an outsider; for a Bot ``app``: installed on all of the
+    organisation's repositories, with the right to write.
+    """
 
     login: str
     name: str = ""
@@ -89,7 +93,7 @@ def apply(forge: Forge, seed: Seed) -> dict[str, str]:
     tokens = {}
     for wanted in seed.users:
         user = _user(forge, wanted)
-        if wanted.role and wanted.kind == "User":
+        if wanted.role and (wanted.kind == "User" or wanted.role == "app"):
             _link(forge, OrgMember, {"org_id": org.id, "user_id": user.id}, {"role": wanted.role})
         if wanted.token or not forge.store.count(Token, "user_id = ?", user.id):
             tokens[user.login] = access.issue_token(

@@ -106,7 +106,7 @@ def full_organization(forge: Forge, org: User) -> Shape:
         "updated_at": org.created_at,
         "archived_at": None,
         "default_repository_permission": "read",
-        "members_count": forge.store.count(OrgMember, "org_id = ?", org.id),
+        "members_count": forge.store.count(OrgMember, "org_id = ? AND role != 'app'", org.id),
     }
 
 

@@ -42,7 +42,7 @@ def organization(call: Call) -> Any:
 
 @group("GET", "/orgs/{org}/members")
 def members(call: Call) -> Any:
-    ids = "id IN (SELECT user_id FROM org_members WHERE org_id = ?)"
+    ids = "id IN (SELECT user_id FROM org_members WHERE org_id = ? AND role != 'app')"
     return page(
         call, call.forge.store.find(User, ids, _org(call).id, order="login"), lambda u: shapes.user(call.forge, u)
     )
@@ -57,7 +57,7 @@ def is_member(call: Call) -> Any:
 @group("GET", "/orgs/{org}/memberships/{username}")
 def membership(call: Call) -> Any:
     org, who = _org(call), call.user()
-    found = call.row(OrgMember, "org_id = ? AND user_id = ?", org.id, who.id)
+    found = call.row(OrgMember, "org_id = ? AND user_id = ? AND role != 'app'", org.id, who.id)
     return {
         "url": call.url,
         "state": "active",
