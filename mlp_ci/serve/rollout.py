@@ -1,8 +1,8 @@
 """A rollout as pure steps: what was measured in, what to do next out.
 
 The simple rule of this version: a step holds for a moment and a few health checks, and is aborted when the new version
-answers with clearly more errors than the old one. It does not ask how many requests a verdict needs: with little
-traffic a step says little, and the report says how much it saw.
+answers with clearly more errors than the old one and does not recover. It does not ask how many requests a verdict
+needs: with little traffic a step says little, and the report says how much it saw.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Pace:
-    """How long a step takes and what ends it. ``margin`` is a difference of error rates, 0 to 1."""
+    """How long a step takes and what ends it. ``margin`` is a difference of error rates, 0 to 1.
+
+    A version that looks worse after fewer than ``errors`` errors gets ``patience`` seconds to look better.
+    """
 
     seconds: float = 0.4
+    patience: float = 10.0
     checks: int = 3
     failed_checks: int = 3
     errors: int = 3
@@ -53,13 +57,14 @@ def judge(seen: Seen, pace: Pace) -> tuple[Action, str]:
         return Action.ABORT, f"its server failed {pace.failed_checks} health checks in a row"
     canary = seen.canary_errors / seen.canary_requests if seen.canary_requests else 0.0
     stable = seen.stable_errors / seen.stable_requests if seen.stable_requests else 0.0
-    if seen.canary_errors >= pace.errors and canary > stable + pace.margin:
+    worse = canary > stable + pace.margin
+    if worse and (seen.canary_errors >= pace.errors or seen.seconds >= pace.patience):
         return Action.ABORT, (
             f"{seen.canary_errors} of its {seen.canary_requests} requests failed, "
             f"against {seen.stable_errors} of {seen.stable_requests} on the version before"
         )
     good = len(last) > 0 and last[-1] and sum(seen.checks) >= pace.checks
-    if seen.seconds >= pace.seconds and good:
+    if seen.seconds >= pace.seconds and good and not worse:
         return Action.ADVANCE, f"{seen.canary_requests} requests, {seen.canary_errors} errors"
     return Action.HOLD, ""
 

@@ -95,10 +95,10 @@ def test_from_the_command_line_it_takes_less_than_two_seconds(twice: Scene) -> N
             wait_until(lambda: ask(port, path="/version")[2]["arms"][0]["version"] == 1, 10)
             took = time.monotonic() - began
             process.kill()
-        time.sleep(0.2)
+        time.sleep(1)
     assert took < 2
     assert load.failed == 0
-    assert load.last["2"] < began + took + 0.05
+    assert load.last["2"] < began + took + 0.5
 
     report = serve.rollback(twice.ctx, "staging", to="previous", reason="")
     assert report.outcome is Outcome.PASS, messages(report)

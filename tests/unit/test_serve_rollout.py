@@ -30,7 +30,9 @@ OK = (True, True, True)
         (Seen(seconds=2, checks=(*OK, False)), Action.HOLD),
         (Seen(seconds=0.1, checks=(*OK, False, False, False)), Action.ABORT),
         (Seen(seconds=0.1, checks=OK, canary_requests=10, canary_errors=3, stable_requests=90), Action.ABORT),
-        (Seen(seconds=2, checks=OK, canary_requests=10, canary_errors=2, stable_requests=90), Action.ADVANCE),
+        (Seen(seconds=2, checks=OK, canary_requests=10, canary_errors=2, stable_requests=90), Action.HOLD),
+        (Seen(seconds=10, checks=OK, canary_requests=10, canary_errors=2, stable_requests=90), Action.ABORT),
+        (Seen(seconds=2, checks=OK, canary_requests=500, canary_errors=2, stable_requests=90), Action.ADVANCE),
         (
             Seen(seconds=2, checks=OK, canary_requests=10, canary_errors=5, stable_requests=90, stable_errors=45),
             Action.ADVANCE,
