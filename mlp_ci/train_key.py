@@ -71,11 +71,10 @@ def train_key(ctx: Context, spec: ModelSpec) -> TrainKey:
 
 def code_files(repo: Path, spec: ModelSpec) -> dict[str, str]:
     """The files that can change training (path → git's id of their content), as they lie in the working tree."""
-    data_pointers = {f"{p}.dvc" for p in (spec.data.train, spec.data.test, spec.monitor.labels) if p}
+    apart = {f"{p}.dvc" for p in (spec.data.train, spec.data.test, spec.monitor.labels) if p}
+    apart |= {p for p in (spec.train.params, spec.train.environment.file) if p}  # parts of the key by themselves
     return {
-        path: blob
-        for path, blob in git.tracked_blobs(repo).items()
-        if path not in data_pointers and not has_no_effect(path)
+        path: blob for path, blob in git.tracked_blobs(repo).items() if path not in apart and not has_no_effect(path)
     }
 
 

@@ -1,0 +1,240 @@
+"""``mlp-ci register``: a version with passed evidence and a reference profile, once; then its promotion is proposed."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlp_ci import dvc, git
+from mlp_ci.errors import GateError, InputError, NothingToDo
+from mlp_ci.evaluate import evidence
+from mlp_ci.evaluate.flow import Job, open_job, publish
+from mlp_ci.report import Finding, Outcome, Report, Table
+from mlp_ci.tracking import VersionFact, verify_digest
+from mlp_ci.train_key import uncommitted
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mlp_ci.context import Context
+    from mlp_ci.github import Hub
+
+PROFILE_FILE = "profile.json"
+
+
+def register(ctx: Context, *, promote: bool) -> Report:
+    """Register the model that the commit describes, if its evidence passed; propose it for the first stage.
+
+    Raises GateError when the evidence failed or was changed, InputError when it is missing, made for other gates or
+    data, or when the working tree is not what was committed.
+    """
+    job = open_job(ctx)
+    _require_committed(job)
+    content = _passed_evidence(job)
+    version, made = _version(job, content)
+    report = _report(job, version, made=made)
+    if not promote:
+        report.findings.append(_said("promotion", Outcome.SKIP, "not proposed: --no-promote"))
+        return report
+    _propose(job, version, report)
+    return report
+
+
+def _require_committed(job: Job) -> None:
+    dirty = uncommitted(job.ctx.repo, job.spec)
+    if dirty:
+        shown = ", ".join(dirty[:5]) + (f" and {len(dirty) - 5} more" if len(dirty) > 5 else "")
+        msg = f"these files are not what the commit says: {shown}"
+        why = "a version is tied to a commit, so that everybody can see what it is made of"
+        fix = "commit them, or add files that training writes to .gitignore; then run `mlp-ci register` again"
+        raise InputError(msg, why=why, fix=fix)
+
+
+# ---------------------------------------------------------------- evidence
+
+
+def _passed_evidence(job: Job) -> bytes:
+    """The evidence file of the newest evaluation: unchanged, made for what the working tree asks, and passed."""
+    folder, expected = job.run.tags.get("mlp.evaluation"), job.run.tags.get("mlp.evidence")
+    if not folder or not expected:
+        msg = f"{job.spec.name} has not been evaluated (run {job.run.run_id})"
+        raise InputError(msg, why="a version needs evidence", fix="run `mlp-ci evaluate` first")
+    content = job.tracking.read_bytes(job.run.run_id, f"{folder}/{evidence.FILE}")
+    found = evidence.digest_of(content)
+    if found != expected:
+        msg = f"the evidence of run {job.run.run_id} has digest {found}, not {expected}"
+        why = "the file was changed after the evaluation wrote it"
+        raise GateError(msg, why=why, fix="find out who can write to MLflow; evaluate in a new run (another seed)")
+    value = _parsed(content)
+    intended = evidence.intent(job.spec, job.run, dvc.tracked_digest(job.ctx.repo, job.spec.data.test))
+    other = evidence.same_intent(value, intended)
+    if other:
+        msg = f"the evidence is not about what lies here: {', '.join(other)} changed since"
+        raise InputError(msg, fix="run `mlp-ci evaluate` again")
+    if value.get("outcome") != "pass":
+        failed = [g for g in value["gates"] if g["outcome"] in ("fail", "inconclusive")]
+        why = "; ".join(f"{g['gate']}: {g['message']}" for g in failed)
+        msg = f"the gates did not pass ({value['outcome']}), so no version is registered"
+        raise GateError(msg, why=why, fix="improve the model, or change the gates in a reviewed pull request")
+    return content
+
+
+def _parsed(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        msg = "the evidence file is not JSON"
+        raise InputError(msg, fix="run `mlp-ci evaluate` again") from error
+    if not isinstance(value, dict):
+        msg = "the evidence file is not a JSON object"
+        raise InputError(msg, fix="run `mlp-ci evaluate` again")
+    return value
+
+
+# ---------------------------------------------------------------- version
+
+
+def _version(job: Job, content: bytes) -> tuple[VersionFact, bool]:
+    """The version of these bytes and this key: an earlier one, or a new one; and whether it is new."""
+    known = _known(job)
+    if known:
+        return known[0], False
+    _check_stored(job)
+    publish(job, content)
+    if not job.tracking.has_artifact(job.run.run_id, PROFILE_FILE):
+        _store_profile(job)
+    tracking, spec = job.tracking, job.spec
+    tracking.register_model(spec.name, spec.description or f"{spec.name}, of team {spec.team}", {"mlp.team": spec.team})
+    tags = {
+        "mlp.commit": git.head(job.ctx.repo),
+        "mlp.data": job.run.tags.get("mlp.data", "{}"),
+        "mlp.train_key": job.key.digest,
+        "mlp.digest": job.run.digest,
+        "mlp.gate": "pass",
+        "mlp.evidence": evidence.digest_of(content),
+        "mlp.team": spec.team,
+    }
+    made = tracking.create_version(spec.name, job.run.run_id, tags, _description(job, tags["mlp.commit"], content))
+    # Another job may have registered the same bytes at this moment. Both see both now, and both keep the lower number.
+    first = _known(job)[0]
+    if first.number != made.number:
+        tracking.delete_version(spec.name, made.number)
+    return first, first.number == made.number
+
+
+def _known(job: Job) -> list[VersionFact]:
+    return [
+        v
+        for v in job.tracking.versions(job.spec.name)
+        if v.digest == job.run.digest and v.train_key == job.key.digest and v.gate == "pass"
+    ]
+
+
+def _check_stored(job: Job) -> None:
+    """What MLflow holds must be, byte for byte, what was trained and evaluated."""
+    with tempfile.TemporaryDirectory(prefix="mlp-ci-") as scratch:
+        verify_digest(job.tracking.download(job.run.run_id, "model", Path(scratch)), job.run.digest)
+
+
+def _description(job: Job, commit: str, content: bytes) -> str:
+    value = json.loads(content)
+    shown = [
+        f"- {name}: {m['value']:.4g}" + (f" ({m['low']:.4g} to {m['high']:.4g})" if "low" in m else "")
+        for name, m in value["metrics"].items()
+        if m.get("value") is not None
+    ]
+    place = job.ctx.github
+    source = f"[{commit[:12]}]({place.server_url}/{place.full_name}/commit/{commit})" if place else f"`{commit[:12]}`"
+    lines = [f"Trained from {source}, evaluated on {value['rows']:,} held-out rows:", "", *shown]
+    if place and place.run_url:
+        lines += ["", f"Registered by [this job]({place.run_url})."]
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------- reference profile
+
+
+def _store_profile(job: Job) -> None:
+    """The profile that drift is measured against: inputs of training and held-out data, predictions for the latter."""
+    from mlp_ci.data.profile import PREDICTION, Profile, profile_file
+
+    data = job.spec.data
+    files = dvc.pull(job.ctx.repo, [data.train, data.test])
+    features = {name: data.columns[name] for name in data.features}
+    trained = profile_file(files[data.train], features)
+    held_out = profile_file(files[data.test], features, like=trained)
+    folder = job.run.tags["mlp.evaluation"]
+    predicted = Profile.from_json(job.tracking.read_json(job.run.run_id, f"{folder}/{evidence.PROFILE_FILE}"))
+    whole = trained.merge(held_out).with_column(PREDICTION, predicted.columns[PREDICTION])
+    with tempfile.TemporaryDirectory(prefix="mlp-ci-") as scratch:
+        file = Path(scratch) / PROFILE_FILE
+        file.write_text(json.dumps(whole.to_json(), sort_keys=True), encoding="utf-8")
+        job.tracking.log_file(job.run.run_id, file)
+
+
+# ---------------------------------------------------------------- promotion
+
+
+def _propose(job: Job, version: VersionFact, report: Report) -> None:
+    """Open or update the promotion pull request of the first stage; in a job only on the default branch."""
+    place = job.ctx.github
+    if place is None or not place.token:
+        message = "not proposed: there is no GitHub repository with a token here"
+        report.findings.append(_said("promotion", Outcome.SKIP, message))
+        return
+    from mlp_ci.github import connect, platform_of
+    from mlp_ci.promote import propose
+
+    hub = connect(place)
+    if job.ctx.in_job and not _on_default_branch(job, hub):
+        message = f"not proposed: this job runs on {place.ref or 'another ref'}, not on {hub.default_branch}"
+        report.findings.append(_said("promotion", Outcome.SKIP, message))
+        return
+    platform = platform_of(job.ctx)
+    stage = platform.stages[0].name
+    try:
+        pull = propose(job.ctx, hub, job.tracking, platform, stage, version)
+    except NothingToDo as done:
+        report.findings.append(_said("promotion", Outcome.PASS, done.what))
+        return
+    what = "opened" if pull.created else "updated" if pull.changed else "is open already"
+    report.findings.append(_said("promotion", Outcome.PASS, f"pull request {pull.number} for {stage} {what}"))
+    report.outputs["pull-request"] = str(pull.number)
+    report.links.append(("Promotion pull request", pull.url))
+
+
+def _on_default_branch(job: Job, hub: Hub) -> bool:
+    place = job.ctx.github
+    return place is not None and place.ref == f"refs/heads/{hub.default_branch}"
+
+
+def _said(check: str, outcome: Outcome, message: str) -> Finding:
+    return Finding(check=check, outcome=outcome, message=message)
+
+
+def _report(job: Job, version: VersionFact, *, made: bool) -> Report:
+    verb = "registered" if made else "is registered already as"
+    name = job.spec.name
+    headline = f"{verb} {name} {version.number}" if made else f"{name} {verb} version {version.number}"
+    report = Report(command="register", headline=headline)
+    report.outputs = {"version": str(version.number), "digest": version.digest, "pull-request": ""}
+    report.data = {"version": version.number, "digest": version.digest, "run_id": version.run_id, "made": made}
+    report.links = [
+        ("Version", job.tracking.version_page(name, version.number)),
+        ("MLflow run", job.tracking.run_page(version.run_id)),
+    ]
+    report.tables = [_facts(version)]
+    return report
+
+
+def _facts(version: VersionFact) -> Table:
+    facts: Mapping[str, str] = {
+        "version": str(version.number),
+        "digest": version.digest,
+        "evidence": version.evidence,
+        "commit": version.commit,
+        **version.data,
+    }
+    return Table(title="", columns=("what", "value"), rows=tuple(facts.items()))

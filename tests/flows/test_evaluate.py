@@ -1,0 +1,189 @@
+"""``mlp-ci evaluate`` as a person and a job run it, on real models in a real MLflow."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mlp_ci.context import load_context
+from mlp_ci.tracking import Tracking, connect
+from tests.training import FAST_TRAIN, ModelRepo, make_repo, rows, track
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> ModelRepo:
+    return make_repo(tmp_path, FAST_TRAIN)
+
+
+@pytest.fixture
+def run(cli: Cli, mlflow_server: str) -> Run:
+    def call(command: str, repo: ModelRepo, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return cli(command, "--path", repo.path, *options, **{"MLFLOW_TRACKING_URI": mlflow_server, **env})
+
+    return call
+
+
+@pytest.fixture
+def tracking(mlflow_server: str, tmp_path: Path) -> Tracking:
+    return connect(load_context(tmp_path, environ={"MLFLOW_TRACKING_URI": mlflow_server}))
+
+
+def gates(repo: ModelRepo, *wanted: dict[str, object], **evaluate: object) -> None:
+    repo.spec(evaluate={"gates": list(wanted), **evaluate})
+
+
+def trained(run: Run, repo: ModelRepo) -> str:
+    done = run("train", repo, "--format", "json")
+    assert done.returncode == 0, done.stderr
+    return str(json.loads(done.stdout)["outputs"]["run-id"])
+
+
+def test_evidence_is_kept_with_the_run_and_made_once(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
+    gates(
+        repo,
+        {"metric": "roc_auc", "min": 0.7, "versus": "production", "max_drop": 0.01},
+        {"metric": "accuracy", "slice": "kind", "min": 0.6},
+        {"metric": "latency_p99_ms", "max": 2000},
+        min_slice_rows=100,
+    )
+    run_id = trained(run, repo)
+    first = run("evaluate", repo, "--format", "json")
+    assert first.returncode == 0, first.stdout + first.stderr
+    report = json.loads(first.stdout)
+    assert report["outputs"]["gate"] == "pass"
+    evidence = tracking.read_json(run_id, "evidence.json")
+    auc = evidence["metrics"]["roc_auc"]
+    assert 0.7 < auc["low"] < auc["value"] < auc["high"] < 1
+    assert evidence["rows"] == 400
+    assert evidence["test"]["digest"].startswith("md5:")
+    assert {"brier", "f1", "latency_p50_ms", "model_size_mb", "pr_auc"} <= set(evidence["metrics"])
+    assert [g["outcome"] for g in evidence["gates"]] == ["pass", "pass", "pass"]
+    assert "no version is in production yet" in evidence["gates"][0]["message"]
+    tags = tracking.run(run_id).tags
+    assert (tags["mlp.gate"], tags["mlp.evidence"]) == ("pass", report["outputs"]["evidence"])
+    content = tracking.read_bytes(run_id, "evidence.json")
+    again = json.loads(run("evaluate", repo, "--format", "json").stdout)
+    assert again["data"]["reused"]
+    assert again["outputs"] == report["outputs"]
+    assert tracking.read_bytes(run_id, "evidence.json") == content
+
+
+def test_a_failed_gate_says_no(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
+    gates(repo, {"metric": "accuracy", "min": 0.99})
+    run_id = trained(run, repo)
+    done = run("evaluate", repo)
+    assert done.returncode == 3
+    assert "accuracy ≥ 0.99" in done.stdout
+    assert "0 of 1 gates passed" in done.stdout
+    assert tracking.run(run_id).tags["mlp.gate"] == "fail"
+
+
+def test_the_model_is_fetched_on_another_machine(repo: ModelRepo, run: Run, tmp_path: Path) -> None:
+    trained(run, repo)
+    copy = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", str(repo.path), str(copy)], check=True)
+    (copy / "data/test.csv").write_bytes((repo.path / "data/test.csv").read_bytes())
+    done = run("evaluate", ModelRepo(path=copy, name=repo.name), XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list((tmp_path / "cache").glob("mlp-ci/models/*/model/MLmodel"))) == 1
+
+
+def test_changed_bytes_in_the_artefact_store_are_refused(
+    repo: ModelRepo, run: Run, tracking: Tracking, tmp_path: Path
+) -> None:
+    run_id = trained(run, repo)
+    model = next(repo.path.glob(".mlp/*/output/model"))
+    (model / "model.pkl").write_bytes(b"something else")
+    tracking.log_folder(run_id, model, "model")
+    done = run("evaluate", repo)
+    assert done.returncode == 2
+    assert "has digest sha256:" in done.stderr
+    assert not list((tmp_path / "cache").glob("models/*/model"))
+
+
+def test_nothing_trained_and_something_else_trained(repo: ModelRepo, run: Run) -> None:
+    done = run("evaluate", repo)
+    assert done.returncode == 2
+    assert "run `mlp-ci train` first" in done.stderr
+    trained(run, repo)
+    repo.write("params.yaml", "c: 3.0\n")
+    done = run("evaluate", repo)
+    assert done.returncode == 2
+    assert "these changed: params" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ({"metric": "roc_acu", "min": 0.5}, "did you mean `roc_auc`?"),
+        ({"metric": "rmse", "max": 0.5}, "metrics of a binary model"),
+        ({"metric": "accuracy", "slice": "colour", "min": 0.5}, "slices by 'colour'"),
+        ({"metric": "latency_p99_ms", "slice": "kind", "max": 5}, "has no slices"),
+        ({"metric": "accuracy", "versus": "production", "max_drop": 0.1}, "no gate could be judged"),
+        ({"metric": "accuracy", "slice": "id", "min": 0.5}, "no gate could be judged"),
+    ],
+)
+def test_gates_that_cannot_be_judged(repo: ModelRepo, run: Run, gate: dict[str, object], said: str) -> None:
+    gates(repo, gate)
+    trained(run, repo)
+    done = run("evaluate", repo)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_held_out_data_of_one_class(repo: ModelRepo, run: Run) -> None:
+    lines = rows(100, 3, flip=0).splitlines()
+    repo.write("data/test.csv", "\n".join([lines[0], *(x for x in lines[1:] if x.endswith(",1"))]) + "\n")
+    track(repo, "data/test.csv")
+    repo.spec(evaluate={"task": "binary"})
+    trained(run, repo)
+    done = run("evaluate", repo)
+    assert done.returncode == 2
+    assert "every row of data/test.csv has y = 1" in done.stderr
+
+
+def test_a_model_that_cannot_predict_says_why(repo: ModelRepo, run: Run) -> None:
+    repo.write("train.py", FAST_TRAIN.replace('["x", "noise"]]', '["x", "noise", "id"]].assign(id=1.0)'))
+    trained(run, repo)
+    done = run("evaluate", repo)
+    assert done.returncode == 2
+    assert "the model cannot predict the held-out rows" in done.stderr
+
+
+def test_loading_a_model_sees_no_secrets_and_no_targets(repo: ModelRepo, run: Run, tmp_path: Path) -> None:
+    spy = f"""
+class Spy:
+    classes_ = [0, 1]
+    def predict_proba(self, X):
+        import json, os
+        import numpy as np
+        with open(r"{tmp_path}/seen", "w") as stream:
+            json.dump([sorted(os.environ), list(X.columns)], stream)
+        return np.column_stack([1 - (X["x"] > 0), X["x"] > 0]).astype(float)
+    def predict(self, X):
+        return (X["x"] > 0).astype(int)
+model = Spy()
+"""
+    repo.write(
+        "train.py",
+        FAST_TRAIN.replace("mlflow.sklearn.save_model(", spy + "mlflow.sklearn.save_model(").replace(
+            "model.score(X, y)", "1.0"
+        ),
+    )
+    trained(run, repo)
+    done = run("evaluate", repo, GITHUB_TOKEN="ghs_verysecret1", MY_SECRET="hushhush")
+    assert done.returncode == 0, done.stdout + done.stderr
+    environ, columns = json.loads((tmp_path / "seen").read_text())
+    assert not {"GITHUB_TOKEN", "MY_SECRET"} & set(environ)
+    assert columns == ["x", "noise"]
