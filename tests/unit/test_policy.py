@@ -189,13 +189,18 @@ def test_the_version_must_be_what_the_registry_has() -> None:
 
 
 def test_production_takes_only_what_staging_has() -> None:
-    now = case().after
-    for before in (
-        promotion(production=entry(3, D3)),
-        promotion(staging=entry(3, D3), production=entry(3, D3)),
-        promotion(staging=entry(4, D3), production=entry(3, D3)),
-    ):
-        assert failed(decide(case(before=before, after=now))) == {"stage-order"}
+    for staging in ({}, {"staging": entry(3, D3)}, {"staging": entry(4, D3)}):
+        before = promotion(**staging, production=entry(3, D3))
+        after = promotion(**staging, production=entry(4, D4))
+        assert failed(decide(case(before=before, after=after))) == {"stage-order"}
+
+
+def test_one_pull_request_promotes_to_one_stage() -> None:
+    before = promotion(staging=entry(3, D3), production=entry(3, D3))
+    verdict = decide(case(before=before))
+    assert failed(verdict) == {"one-entry", "stage-order"}
+    assert message(verdict, "one-entry") == "it also changes staging"
+    assert failed(decide(case(stage="staging", before=before))) == {"one-entry"}
 
 
 def test_quarantined_bytes_stay_out_even_when_the_same_change_lifts_it() -> None:
@@ -210,9 +215,11 @@ def test_quarantined_bytes_stay_out_even_when_the_same_change_lifts_it() -> None
 
 
 def test_lifting_a_quarantine_needs_the_strictest_approval_even_in_tier_low() -> None:
-    assert failed(decide(case(stage=QUARANTINE, tier="low", reviews=()))) == {"approvals"}
-    assert decide(case(stage=QUARANTINE, tier="low")).allowed
-    assert decide(case(stage=QUARANTINE, tier="critical")).needed == 2
+    same = promotion(staging=entry(3, D3))
+    lift = case(stage=QUARANTINE, before=same, after=same)
+    assert failed(decide(replace(lift, tier="low", reviews=()))) == {"approvals"}
+    assert decide(replace(lift, tier="low")).allowed
+    assert decide(replace(lift, tier="critical")).needed == 2
 
 
 def test_taking_a_stage_out_of_service_needs_approval_but_no_version() -> None:
@@ -355,5 +362,6 @@ def test_more_stages_than_two() -> None:
     stages = tuple(Stage(name=n) for n in ("dev", "staging", "production"))  # type: ignore[call-arg]
     tiers = {"standard": {"approvals": {"dev": 0, "staging": 0, "production": 1}}}
     platform = PlatformSpec.model_validate({"apiVersion": "mlp-ci/v1", "stages": stages, "tiers": tiers})
-    skipped = case(platform=platform, before=promotion(dev=entry(4, D4)))
+    dev = {"dev": entry(4, D4)}
+    skipped = case(platform=platform, before=promotion(**dev), after=promotion(**dev, production=entry(4, D4)))
     assert failed(decide(skipped)) == {"stage-order"}
