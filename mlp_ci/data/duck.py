@@ -68,6 +68,8 @@ def connect(memory_limit: str = MEMORY_LIMIT) -> Iterator[Any]:
         try:
             connection.execute(f"SET memory_limit = {literal(memory_limit)}")
             connection.execute("SET TimeZone = 'UTC'")
+            # DuckDB draws its progress bar on stdout, where `--format json` allows nothing but data.
+            connection.execute("SET enable_progress_bar = false")
             yield connection
         except duckdb.OutOfMemoryException as error:
             what = f"the data does not fit: {_first_line(error)}"

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data.judge import Check, FileVerdict, freshness
+from mlp_ci.data.duck import connect
 from mlp_ci.data.flow_validate import data_digest, judge
+from mlp_ci.data.judge import Check, FileVerdict, freshness
 from mlp_ci.errors import InputError, MlpError, SpecError
 from mlp_ci.report import Outcome
 from mlp_ci.spec.model import Data
@@ -321,3 +322,9 @@ def test_no_csv_and_no_check_give_a_traceback(
         assert error.what and error.fix  # noqa: PT018
     else:
         assert verdict.rows >= 0
+
+
+def test_nothing_but_data_goes_to_stdout() -> None:
+    with connect() as connection:
+        setting = connection.execute("SELECT current_setting('enable_progress_bar')").fetchone()
+    assert setting == (False,)
