@@ -124,7 +124,8 @@ def schema(
     kind: Annotated[str, typer.Argument(help="model, promotion or platform.")],
 ) -> int:
     """Print the JSON Schema of a file, for editors: `mlp-ci schema model > model.schema.json`."""
-    from mlp_ci.spec.schema import KINDS, schema_text
+    from mlp_ci.spec.load import KINDS
+    from mlp_ci.spec.schema import schema_text
 
     if kind not in KINDS:
         msg = f"{kind!r} is none of {', '.join(KINDS)}"

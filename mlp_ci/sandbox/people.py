@@ -115,8 +115,8 @@ class Person:
 
     # ------------------------------------------------------------ workflow runs
 
-    def runs(self, repo: str, **query: str) -> list[dict[str, Any]]:
-        return list(self.api("GET", f"/repos/{repo}/actions/runs", per_page="100", **query)["workflow_runs"])
+    def runs(self, repo: str) -> list[dict[str, Any]]:
+        return list(self.api("GET", f"/repos/{repo}/actions/runs", None, per_page="100")["workflow_runs"])
 
     def wait_for_run(self, repo: str, wanted: Callable[[dict[str, Any]], bool], timeout: float = 300) -> dict[str, Any]:
         """Wait until the newest run that ``wanted`` picks is completed, and return it."""

@@ -120,7 +120,8 @@ def _compose(document: Document, text: str) -> yaml.Node | None:
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                mark = Mark(event.start_mark.line + 1, event.start_mark.column + 1)
+                at = event.start_mark
+                mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
                 what = "anchors and aliases are not allowed: a reviewer must see the value where it counts"
                 raise SpecError([document.problem(what, mark, "write the value out")])
         return yaml.compose(text, Loader=yaml.SafeLoader)
@@ -183,7 +184,7 @@ def _build_mapping(document: Document, node: yaml.MappingNode, path: Path_, prob
 
 def _scalar(document: Document, node: yaml.Node, mark: Mark, problems: list[Problem]) -> Any:
     try:
-        return yaml.SafeLoader("").construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        return yaml.SafeLoader("").construct_object(node, deep=True)
     except (yaml.YAMLError, ValueError, OverflowError, IndexError) as error:
         problems.append(document.problem(f"the value cannot be read: {error}", mark))
         return None
