@@ -103,7 +103,7 @@ def _load(connection: Any, file: Path, shown_as: str, types: Mapping[str, str]) 
     suffix = _suffix(file)
     place = literal(str(file))
     if suffix == ".parquet":
-        source = f"read_parquet({place}, file_row_number = true)"
+        source = f"read_parquet({place}, file_row_number = true, hive_partitioning = false)"
         connection.execute(
             f"CREATE TEMP VIEW data AS SELECT * EXCLUDE (file_row_number), file_row_number + 1 AS {quoted(ROW)} "
             f"FROM {source}"

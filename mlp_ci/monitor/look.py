@@ -84,7 +84,9 @@ def load_rows(connection: Any, parts: list[Path], span: Span, wanted: list[str])
 
 
 def _read(connection: Any, parts: list[Path], span: Span, wanted: list[str]) -> None:
-    source = f"read_parquet([{', '.join(literal(str(p)) for p in parts)}], union_by_name = true)"
+    source = (
+        f"read_parquet([{', '.join(literal(str(p)) for p in parts)}], union_by_name = true, hive_partitioning = false)"
+    )
     names = [str(name) for name, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()]
     chosen = ", ".join(quoted(name) for name in names if name in {*wanted, "version"})
     inside = f"epoch_us(ts) >= {microseconds(span.since)} AND epoch_us(ts) < {microseconds(span.until)}"
@@ -95,7 +97,9 @@ def _readable(connection: Any, part: Path) -> bool:
     import duckdb
 
     try:
-        names = connection.execute(f"SELECT * FROM read_parquet({literal(str(part))})").description
+        names = connection.execute(
+            f"SELECT * FROM read_parquet({literal(str(part))}, hive_partitioning = false)"
+        ).description
         connection.fetchall()
     except duckdb.Error:
         return False

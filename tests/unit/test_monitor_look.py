@@ -17,7 +17,7 @@ from mlp_ci.monitor.look import look_at
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Verdict, names_of
 from mlp_ci.monitor.watch import Facts, judge, risk_of_a_look
 from mlp_ci.monitor.windows import Span, log_parts, resolve
-from mlp_ci.spec.model import ModelSpec
+from mlp_ci.spec.model import Column, ModelSpec
 from mlp_ci.tracking import VersionFact
 
 NOW = datetime(2013, 4, 8, 12, tzinfo=UTC)
@@ -234,3 +234,20 @@ def test_the_profile_of_the_log_is_that_of_a_file_with_the_same_rows(tmp_path: P
     look = look_at([part], WEEK, 3, spec().data, reference)
     features = {n: spec().data.columns[n] for n in ("distance", "carrier")}
     assert profile_file(part, features, like=reference).columns["distance"] == look.profile.columns["distance"]
+
+
+def test_a_column_called_like_a_folder_of_the_log_keeps_its_own_values(tmp_path: Path) -> None:
+    """The log's folders are named date=… and hour=…; a model may have a feature of that name."""
+    file = tmp_path / "train.parquet"
+    hours = "7 + i % 3 AS hour"
+    duckdb.connect().execute(
+        f"COPY (SELECT i AS id, i % 2 AS late, {hours}, {INPUTS.format(seed=0, shift=0)} FROM range(5000) t(i)) TO '{file}'"
+    )
+    base = spec()
+    columns = {**base.data.columns, "hour": Column(type="int")}
+    model = base.model_copy(update={"data": base.data.model_copy(update={"columns": columns})})
+    reference = reference_profile(file, model.data, 0.5 + 0.4 * np.cos(np.arange(5000) * 78.233))
+    log(tmp_path, NOW - timedelta(hours=1), 1500, extra=f", {hours}")
+    found = verdict(tmp_path, reference, model)
+    assert found.outcome != ALARM, found
+    assert {d.column: d.psi for d in found.drifts}["hour"] < 0.01
