@@ -7,19 +7,21 @@ import os
 import re
 import shutil
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError
 from mlp_ci.tracking.address import open_client, shown, speaking
 from mlp_ci.tracking.facts import RunFact, VersionFact, run_fact, version_fact
+from mlp_ci.tracking.rest import RestClient
+from mlp_ci.tracking.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
 PARAM_LENGTH = 500
+BATCH = 100  # MLflow takes at most this many params and tags at once
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -29,6 +31,7 @@ class Tracking:
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.client = open_client(uri)
+        self.store = Store(uri, self.client)
 
     # ------------------------------------------------------------ runs
 
@@ -116,16 +119,31 @@ class Tracking:
         metrics: Mapping[str, float] | None = None,
     ) -> None:
         """Tags, params and metrics in as few requests as MLflow's limits allow; long params are cut."""
+        shortened = {k: str(v)[:PARAM_LENGTH] for k, v in (params or {}).items()}
+        measured, tagged = dict(metrics or {}), dict(tags or {})
+        with speaking(f"writing to run {run_id}"):
+            for start in range(0, max(len(measured), len(shortened), len(tagged)), BATCH):
+                end = start + BATCH
+                self._log_batch(
+                    run_id,
+                    dict(list(measured.items())[start:end]),
+                    dict(list(shortened.items())[start:end]),
+                    dict(list(tagged.items())[start:end]),
+                )
+
+    def _log_batch(self, run_id: str, metrics: dict[str, float], params: dict[str, str], tags: dict[str, str]) -> None:
+        if isinstance(self.client, RestClient):
+            self.client.log_values(run_id, metrics, params, tags)
+            return
         from mlflow.entities import Metric, Param, RunTag
 
         now = int(time.time() * 1000)
-        all_params = [Param(k, str(v)[:PARAM_LENGTH]) for k, v in (params or {}).items()]
-        all_metrics = [Metric(k, float(v), now, 0) for k, v in (metrics or {}).items()]
-        all_tags = [RunTag(k, v) for k, v in (tags or {}).items()]
-        with speaking(f"writing to run {run_id}"):
-            for start in range(0, max(len(all_params), len(all_metrics), len(all_tags)), 100):
-                batch = slice(start, start + 100)
-                self.client.log_batch(run_id, all_metrics[batch], all_params[batch], all_tags[batch])
+        self.client.log_batch(
+            run_id,
+            [Metric(k, float(v), now, 0) for k, v in metrics.items()],
+            [Param(k, v) for k, v in params.items()],
+            [RunTag(k, v) for k, v in tags.items()],
+        )
 
     def run_page(self, run_id: str) -> str:
         """The page of a run in MLflow's UI; for an address without a UI, the run's id."""
@@ -140,34 +158,18 @@ class Tracking:
     def log_file(self, run_id: str, file: Path, artifact_folder: str = "") -> None:
         """Store one file with a run, replacing one of the same name."""
         with speaking(f"uploading {file.name}"):
-            self.client.log_artifact(run_id, str(file), artifact_folder or None)
+            self.store.put(run_id, file, artifact_folder)
 
     def log_folder(self, run_id: str, folder: Path, artifact_folder: str) -> None:
         """Store a folder with a run so that exactly its files lie there; several files travel at a time."""
-        files = sorted(p for p in folder.rglob("*") if p.is_file())
         with speaking(f"uploading {artifact_folder}"):
-            wanted = {f"{artifact_folder}/{p.relative_to(folder).as_posix()}" for p in files}
-            present = self.client.list_artifacts(run_id, artifact_folder)
-            if any(item.is_dir or item.path not in wanted for item in present):
-                self._artifacts(run_id).delete_artifacts(artifact_folder)
-
-            def upload(path: Path) -> None:
-                place = Path(artifact_folder) / path.parent.relative_to(folder)
-                self.client.log_artifact(run_id, str(path), place.as_posix())
-
-            with ThreadPoolExecutor(max_workers=4) as pool:
-                list(pool.map(upload, files))
-
-    def _artifacts(self, run_id: str) -> Any:
-        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-        return get_artifact_repository(self.client.get_run(run_id).info.artifact_uri, tracking_uri=self.uri)
+            self.store.put_folder(run_id, folder, artifact_folder)
 
     def has_artifact(self, run_id: str, artifact_path: str) -> bool:
         """Whether the run holds a file or a folder of this path."""
         parent = artifact_path.rpartition("/")[0]
         with speaking(f"listing the artefacts of run {run_id}"):
-            return any(i.path == artifact_path for i in self.client.list_artifacts(run_id, parent or None))
+            return any(i.path == artifact_path for i in self.store.names(run_id, parent))
 
     def download(self, run_id: str, artifact_path: str, destination: Path) -> Path:
         """Fetch a file or folder into the folder ``destination``; returns where it lies, ``destination/<name>``.
@@ -180,7 +182,7 @@ class Tracking:
         final = destination / Path(artifact_path).name
         try:
             with speaking(f"downloading {artifact_path} of run {run_id}"):
-                fetched = Path(self.client.download_artifacts(run_id, artifact_path, str(scratch)))
+                fetched = self.store.fetch(run_id, artifact_path, scratch)
             if not fetched.exists() or (fetched.is_dir() and not any(fetched.rglob("*"))):
                 fix = "train and register again, or restore MLflow's artefact store from its backup"
                 msg = f"run {run_id} has no artefact {artifact_path!r}"
@@ -258,7 +260,7 @@ class Tracking:
     def create_version(self, model: str, run_id: str, tags: Mapping[str, str], description: str) -> VersionFact:
         """A new version of the artefact ``model/`` of a run."""
         with speaking(f"creating a version of {model}"):
-            source = f"{self.client.get_run(run_id).info.artifact_uri}/model"
+            source = f"{self.store.root(run_id)}/model"
             made = self.client.create_model_version(model, source, run_id, tags=dict(tags), description=description)
             return version_fact(made)
 

@@ -14,6 +14,8 @@ from mlp_ci.context import Context
 from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.spec import default_platform
 from mlp_ci.tracking import Tracking, artifact_digest, connect, verify_digest
+from mlp_ci.tracking.rest import RestClient
+from mlp_ci.tracking.rest import _address as address
 from tests.conftest import free_port
 
 if TYPE_CHECKING:
@@ -28,9 +30,16 @@ def context(tmp_path: Path, uri: str) -> Context:
     )
 
 
-@pytest.fixture
-def tracking(mlflow_server: str, tmp_path: Path) -> Tracking:
-    return connect(context(tmp_path, mlflow_server))
+@pytest.fixture(params=["plain", "mlflow"])
+def tracking(
+    request: pytest.FixtureRequest, mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Tracking:
+    """Both ways to MLflow: plain requests, and MLflow's own client, which a setting of TLS asks for."""
+    if request.param == "mlflow":
+        monkeypatch.setenv("MLFLOW_TRACKING_INSECURE_TLS", "true")
+    found = connect(context(tmp_path, mlflow_server))
+    assert isinstance(found.client, RestClient) == (request.param == "plain")
+    return found
 
 
 @pytest.fixture
@@ -210,3 +219,51 @@ def test_works_on_a_database_without_a_server(tmp_path: Path, name: str) -> None
     found = tracking.find_run(name, KEY)
     assert found
     assert found.tags["mlp.status"] == "training"
+
+
+def test_credentials_travel_in_a_header_and_nowhere_else() -> None:
+    plain, headers = address("https://me:p%40ss@mlflow.example.com/base/", {})
+    assert (plain, headers) == ("https://mlflow.example.com/base", {"Authorization": "Basic bWU6cEBzcw=="})
+    assert address("http://h:1", {"MLFLOW_TRACKING_TOKEN": "t"}) == ("http://h:1", {"Authorization": "Bearer t"})
+    assert address("http://h:1", {}) == ("http://h:1", {})
+
+
+def test_a_server_that_comes_back_loses_no_request(tmp_path: Path) -> None:
+    """Twice 503, then an answer: what a restarting server or its load balancer gives."""
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+    from threading import Thread
+
+    seen: list[str] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append(self.path)
+            late = len(seen) > 2
+            body = b'{"experiment": {"experiment_id": "7", "lifecycle_stage": "active"}}' if late else b""
+            self.send_response(200 if late else 503)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    server = HTTPServer(("127.0.0.1", 0), Answer)
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        assert Tracking(f"http://127.0.0.1:{server.server_port}").experiment("m") == "7"
+        assert len(seen) == 3
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_plain_requests_import_no_mlflow() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, mlp_ci.tracking as t; t.Tracking('http://127.0.0.1:9'); print('mlflow' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
