@@ -19,7 +19,18 @@ from mlp_ci.errors import InputError
 EXIT_REFUSED = 2
 EXIT_PORT_TAKEN = 98
 # What a served model may see of the environment: no tokens, no addresses of the platform.
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+PASSED_ON = (
+    "PATH",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "TZ",
+    "TMPDIR",
+    "PYTHONPATH",
+    "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH",
+    "OMP_NUM_THREADS",
+)
 
 
 @dataclass(frozen=True)
@@ -90,4 +101,6 @@ def lasting_interpreter() -> str:
 
 def environment(extra: Mapping[str, str]) -> dict[str, str]:
     """The environment of a served process: the few variables it needs, and ``extra``."""
-    return {**{k: os.environ[k] for k in PASSED_ON if k in os.environ}, "PYTHONUNBUFFERED": "1", **extra}
+    own = {k: os.environ[k] for k in PASSED_ON if k in os.environ}
+    # One thread per prediction: a team of threads for a single row costs more than the row.
+    return {"OMP_NUM_THREADS": "1", **own, "PYTHONUNBUFFERED": "1", **extra}

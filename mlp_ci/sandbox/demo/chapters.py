@@ -275,11 +275,14 @@ def _monitor(story: Story) -> dict[str, Any]:
 def _comparison(story: Story) -> str:
     """The two versions on the same held-out rows, as the evidence of version 2 has it."""
     evidence = story.evidence(version=2)
-    ours, theirs = evidence["metrics"]["roc_auc"]["value"], evidence["champion"]["metrics"]["roc_auc"]["value"]
+    ours, theirs = (
+        evidence["metrics"]["roc_auc"]["value"],
+        evidence["champion_metrics"]["production"]["roc_auc"]["value"],
+    )
     if ours <= theirs:
         msg = f"version 2 does not beat version 1: roc_auc {ours:.3f} against {theirs:.3f}"
         raise OutsideError(msg)
-    return f"roc_auc {ours:.3f} against {theirs:.3f} on the same rows of May to July"
+    return f"roc_auc {ours:.3f} against {theirs:.3f} on the same {evidence['rows']:,} held-out flights"
 
 
 def _with_production_at(story: Story, text: str) -> str:
