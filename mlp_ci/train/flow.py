@@ -194,7 +194,7 @@ def _keep_failure(job: _Job, run_id: str, error: MlpError, ended: Ended, seconds
     """Leave with the run what the next attempt and a person will want; MLflow failing must not hide ``error``."""
     goes_on = ended.why == "interrupted" or isinstance(error, OutsideError)
     status = "interrupted" if goes_on else "failed"
-    tags = {"mlp.status": status, "mlp.reason": error.what, "mlp.train_seconds": f"{seconds:.1f}", lease.TAG: ""}
+    tags = {"mlp.status": status, "mlp.reason": error.what, "mlp.train_seconds": f"{seconds:.3f}", lease.TAG: ""}
     try:
         job.tracking.log(run_id, tags=tags)
         job.tracking.log_file(run_id, job.folders.log)
@@ -212,7 +212,7 @@ def _hand_over(job: _Job, run_id: str, trained: Trained, seconds: float) -> None
         **hardware_tags(),
         "mlp.digest": trained.digest,
         "mlp.flavors": ",".join(trained.output.flavors),
-        "mlp.train_seconds": f"{seconds:.1f}",
+        "mlp.train_seconds": f"{seconds:.3f}",
         "mlp.reason": "",
         lease.TAG: "",
     }

@@ -69,7 +69,7 @@ class Heartbeat:
             lease = Lease(holder=self._holder, until=time.time() + LEASE_SECONDS)
             seconds = self._before + time.monotonic() - self._started
             try:
-                self._tracking.log(self._run_id, tags={TAG: lease.text(), "mlp.train_seconds": f"{seconds:.1f}"})
+                self._tracking.log(self._run_id, tags={TAG: lease.text(), "mlp.train_seconds": f"{seconds:.3f}"})
             except MlpError:
                 self.missed += 1
 
