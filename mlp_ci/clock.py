@@ -28,7 +28,7 @@ def now() -> datetime:
 def instant_of(text: str) -> datetime:
     """What time it is by the text of a clock file."""
     instant, _, began = text.strip().partition(" @ ")
-    passed = time.time() - float(began) if began else 0.0
+    passed = max(0.0, time.time() - float(began)) if began else 0.0
     return parse_instant(instant) + timedelta(seconds=passed)
 
 
@@ -43,7 +43,7 @@ def parse_instant(text: str) -> datetime:
 
 
 def set_instant(file: Path, instant: datetime) -> None:
-    """Move the clock in ``file``, from where it goes on with real time; readers see the old or the new instant, never half of one."""
+    """Move the clock in ``file``, from where it goes on with real time; readers never see half of an instant."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     scratch.write_text(f"{instant.astimezone(UTC).isoformat()} @ {time.time():.3f}", encoding="utf-8")
     scratch.replace(file)

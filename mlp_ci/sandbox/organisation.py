@@ -10,7 +10,7 @@ from mlp_ci.errors import InputError
 from mlp_ci.report import Report, Table
 from mlp_ci.sandbox import home as homes
 from mlp_ci.sandbox.home import ORG, Home
-from mlp_ci.sandbox.people import Person, person
+from mlp_ci.sandbox.people import Person, Refused, person
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mlp_ci.sandbox.forge.access import Forge
 
 ACTIONS_REF = "v1"
+NOT_FOUND = 404
 PEOPLE = (
     ("alice", "Alice, data scientist", "member"),
     ("bob", "Bob, data scientist", "member"),
@@ -108,16 +109,18 @@ def login_link(home: Home, login: str, target: str = "/") -> str:
 
 
 def create_repository(root: Path, full_name: str, folder: Path, login: str) -> Report:
-    """Make a repository on the forge (with a README, as on GitHub) and clone it to ``folder``."""
+    """Make a repository on the forge (with a README, as on GitHub) if it is not there, and clone it to ``folder``."""
     home = homes.read(root)
     _check_name(full_name)
-    if folder.exists() and any(folder.iterdir()):
+    # A .git alone is a clone that was cut off; this run finishes it.
+    if folder.exists() and any(entry.name != ".git" for entry in folder.iterdir()):
         msg = f"{folder} is not empty"
         raise InputError(msg, fix="name another folder with -C; it is made for you")
     worker = person(home, login)
-    found_repository(home, full_name)
+    new = found_repository(home, full_name)
     clone(worker, full_name, folder)
-    report = Report(command="sandbox create", headline=f"{full_name} is there, and cloned to {folder}")
+    headline = f"{full_name} is {'made' if new else 'there already'}, and cloned to {folder}"
+    report = Report(command="sandbox create", headline=headline)
     report.links = [
         ("page", f"{home.forge_url}/{full_name}"),
         ("next", f"mlp-ci init {folder} --owner {full_name.split('/', maxsplit=1)[0]}"),
@@ -125,16 +128,30 @@ def create_repository(root: Path, full_name: str, folder: Path, login: str) -> R
     return report
 
 
-def found_repository(home: Home, full_name: str, description: str = "") -> None:
-    """What the platform team does for a new model: a repository, and the team's right to write to it."""
-    name = full_name.split("/")[1]
+def found_repository(home: Home, full_name: str, description: str = "") -> bool:
+    """What the platform team does for a new model: a repository, and the team's right to write to it.
+
+    False if the repository is there already; then only the team's right is seen to.
+    """
     carol = person(home, "carol")
-    carol.api(
-        "POST",
-        f"/orgs/{ORG}/repos",
-        {"name": name, "private": True, "auto_init": True, "description": description},
-    )
+    missing = not exists(carol, full_name)
+    if missing:
+        name = full_name.split("/")[1]
+        wanted = {"name": name, "private": True, "auto_init": True, "description": description}
+        carol.api("POST", f"/orgs/{ORG}/repos", wanted)
     carol.api("PUT", f"/orgs/{ORG}/teams/{TEAM}/repos/{full_name}", {"permission": "push"})
+    return missing
+
+
+def exists(worker: Person, full_name: str) -> bool:
+    """Whether ``worker`` can see a repository."""
+    try:
+        worker.api("GET", f"/repos/{full_name}")
+    except Refused as refused:
+        if refused.status == NOT_FOUND:
+            return False
+        raise
+    return True
 
 
 def protect(home: Home, full_name: str) -> None:
@@ -155,7 +172,8 @@ def clone(worker: Person, full_name: str, folder: Path) -> None:
     worker.remember_credentials(folder)
     worker.git(folder, "config", "user.name", worker.login.capitalize())
     worker.git(folder, "config", "user.email", f"{worker.login}@{ORG}.test")
-    worker.git(folder, "remote", "add", "origin", f"{worker.home.forge_url}/{full_name}.git")
+    worker.git(folder, "config", "remote.origin.url", f"{worker.home.forge_url}/{full_name}.git")
+    worker.git(folder, "config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
     worker.git(folder, "fetch", "-q", "origin")
     worker.git(folder, "checkout", "-q", "-B", "main", "--track", "origin/main")
 

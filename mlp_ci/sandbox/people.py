@@ -136,7 +136,10 @@ class Person:
 def _words(answer: Any) -> str:
     try:
         body = answer.json()
-        return f"{answer.status_code}: {body.get('message', answer.text)}"
+        details = [e if isinstance(e, str) else e.get("message") or e.get("field") for e in body.get("errors") or ()]
+        return ": ".join(
+            [str(answer.status_code), str(body.get("message", answer.text)), *(str(d) for d in details if d)]
+        )
     except ValueError:
         return f"{answer.status_code}: {answer.text[:200]}"
 
