@@ -9,7 +9,7 @@ from typing import Any
 
 from mlp_ci.errors import OutsideError
 from mlp_ci.sandbox import organisation, traffic
-from mlp_ci.sandbox.demo.story import REPO, Chapter, Story
+from mlp_ci.sandbox.demo.story import MODEL, REPO, Chapter, Story
 from mlp_ci.sandbox.people import Person, Refused
 
 STATUS = "mlp-ci/approvals"
@@ -24,10 +24,10 @@ def start_model(story: Story) -> None:
     with story.step("Alice starts a model: flights of January to March, 'will it leave over 15 minutes late?'") as told:
         organisation.found_repository(story.home, REPO, "Will a flight from New York leave late?")
         organisation.clone(story.alice, REPO, story.tree)
-        owner, name = REPO.split("/")
+        owner = REPO.split("/", maxsplit=1)[0]
         story.mlp(
             story.alice,
-            *("init", str(story.tree), "--name", name, "--team", organisation.TEAM, "--owner", owner),
+            *("init", str(story.tree), "--name", MODEL, "--team", organisation.TEAM, "--owner", owner),
             *("--example", "flights", "--remote", str(story.home.data_remote)),
             *("--platform-ref", f"{owner}/mlp-ci@{organisation.ACTIONS_REF}", "--runner", "gpu-small"),
             cwd=story.work,
@@ -118,7 +118,7 @@ def retrain(story: Story) -> None:
         sha = story.alice.merge(REPO, pull["number"])
         run = story.run_of("model-ci", sha=sha, event="push")
         told.result = f"version 2 beats version 1: {_comparison(story)}"
-        told.where = f"{story.home.mlflow_url}/#/models/{REPO.split('/')[1]}"
+        told.where = f"{story.home.mlflow_url}/#/models/{MODEL}"
 
 
 def promote_version_2(story: Story) -> None:
@@ -290,7 +290,7 @@ def _with_production_at(story: Story, text: str) -> str:
     from mlp_ci.spec import StageEntry, parse_promotion, render_promotion
 
     promotion = parse_promotion(text.encode())
-    entry = StageEntry(version=1, digest=story.digest(version=1))
+    entry = StageEntry(version=1, digest=story.version(1).digest)
     return render_promotion(promotion.model_copy(update={"stages": {**promotion.stages, "production": entry}}))
 
 

@@ -8,23 +8,25 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci import tracking
 from mlp_ci.context import load_context
 from mlp_ci.errors import OutsideError
 from mlp_ci.sandbox import organisation
 from mlp_ci.sandbox.home import ORG, Home
 from mlp_ci.sandbox.people import Person, person
 from mlp_ci.spec import parse_platform
+from mlp_ci.tracking import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from mlp_ci.tracking import VersionFact
+    from mlp_ci.tracking import Tracking, VersionFact
 
-REPO = f"{ORG}/flight-delay"
+MODEL = "flight-delay"
+REPO = f"{ORG}/{MODEL}"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Story:
     @property
     def tree(self) -> Path:
         """Alice's work tree of the model repository."""
-        return self.work / "flight-delay"
+        return self.work / MODEL
 
     @contextmanager
     def step(self, title: str) -> Iterator[Chapter]:
@@ -117,20 +119,19 @@ class Story:
         """From now on a merge needs the verdict of the promotion workflow."""
         organisation.protect(self.home, REPO)
 
+    @cached_property
+    def tracking(self) -> Tracking:
+        """MLflow, as a team's script would ask it."""
+        context = load_context(self.tree, environ=self.alice.environment())
+        return connect(context, parse_platform(organisation.platform_text(self.home).encode()))
+
     def version(self, number: int) -> VersionFact:
         """What MLflow knows of a version."""
-        platform = parse_platform(organisation.platform_text(self.home).encode())
-        context = load_context(self.tree, environ=self.alice.environment())
-        return tracking.connect(context, platform).version(REPO.split("/")[1], number)
+        return self.tracking.version(MODEL, number)
 
     def evidence(self, version: int) -> dict[str, Any]:
         """The evidence of a version, from MLflow."""
-        platform = parse_platform(organisation.platform_text(self.home).encode())
-        context = load_context(self.tree, environ=self.alice.environment())
-        return dict(tracking.connect(context, platform).read_json(self.version(version).run_id, "evidence.json"))
-
-    def digest(self, version: int) -> str:
-        return self.version(version).digest
+        return dict(self.tracking.read_json(self.version(version).run_id, "evidence.json"))
 
     def run_of(
         self, workflow: str, *, sha: str = "", event: str = "", conclusion: str | None = "success"
