@@ -170,9 +170,16 @@ def _report(verdict: Verdict, page: Path, run_page: str, *, fail_on_drift: bool)
         tables=[_table(verdict.drifts)] if verdict.drifts else [],
         outputs={"drifted": "true" if alarm else "false", "verdict": verdict.outcome, "report": str(page)},
         data=verdict.as_dict(),
-        links=[("Report", str(page)), ("Run of the version", run_page)],
+        links=[("Report", str(page)), ("Kept with the version's run", _kept_at(run_page, verdict))],
         exit_code=GateError.exit_code if alarm and fail_on_drift else 0,
     )
+
+
+def _kept_at(run_page: str, verdict: Verdict) -> str:
+    """Where MLflow's UI shows the report: the work folder of a job is gone when somebody wants to read it."""
+    if not run_page.startswith("http"):
+        return run_page
+    return f"{run_page}/artifacts/{FOLDER}/{verdict.file_name}.html"
 
 
 def _findings(verdict: Verdict) -> list[Finding]:

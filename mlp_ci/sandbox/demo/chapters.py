@@ -94,7 +94,7 @@ def quiet_april(story: Story) -> None:
             msg = "April raised an alarm"
             raise OutsideError(msg, fix=run["html_url"])
         told.result = "monitor: no drift, no alarm"
-        told.where = run["html_url"]
+        told.where = story.drift_report(version=1)
 
 
 def stormy_july(story: Story) -> None:
@@ -103,6 +103,7 @@ def stormy_july(story: Story) -> None:
         sent = _send(story, JULY, AUGUST)
         told.note(f"{sent.rows:,} flights asked about")
         _monitor(story)
+        told.note(f"the drift report: {story.drift_report(version=1)}")
         pull = _open_pull(story, "mlp-ci/retrain")
         told.result = f"monitor: drift; the bot opened #{pull['number']} with data up to August"
         told.where = pull["html_url"]

@@ -133,6 +133,12 @@ class Story:
         """The evidence of a version, from MLflow."""
         return dict(self.tracking.read_json(self.version(version).run_id, "evidence.json"))
 
+    def drift_report(self, version: int) -> str:
+        """The page in MLflow that shows the newest drift report of a version in production."""
+        run_id = self.version(version).run_id
+        newest = self.tracking.read_json(run_id, "monitor/production-latest.json")
+        return f"{self.tracking.run_page(run_id)}/artifacts/{newest['report']}"
+
     def run_of(
         self, workflow: str, *, sha: str = "", event: str = "", conclusion: str | None = "success"
     ) -> dict[str, Any]:
