@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import dvc, git
-from mlp_ci.errors import GateError, InputError, NothingToDo
+from mlp_ci.errors import GateError, InputError, NotApproved, NothingToDo
 from mlp_ci.evaluate import evidence
 from mlp_ci.evaluate.flow import Job, open_job, publish
 from mlp_ci.report import Finding, Outcome, Report, Table
+from mlp_ci.spec import MODEL_FILE
 from mlp_ci.tracking import VersionFact, verify_digest
-from mlp_ci.train_key import uncommitted
+from mlp_ci.train_key import has_no_effect, uncommitted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ def register(ctx: Context, *, promote: bool) -> Report:
     if not promote:
         report.findings.append(_said("promotion", Outcome.SKIP, "not proposed: --no-promote"))
         return report
-    _propose(job, version, report)
+    propose_version(job, version, report)
     return report
 
 
@@ -177,7 +178,7 @@ def _store_profile(job: Job) -> None:
 # ---------------------------------------------------------------- promotion
 
 
-def _propose(job: Job, version: VersionFact, report: Report) -> None:
+def propose_version(job: Job, version: VersionFact, report: Report) -> None:
     """Open or update the promotion pull request of the first stage; in a job only on the default branch."""
     place = job.ctx.github
     if place is None or not place.token:
@@ -192,12 +193,20 @@ def _propose(job: Job, version: VersionFact, report: Report) -> None:
         message = f"not proposed: this job runs on {place.ref or 'another ref'}, not on {hub.default_branch}"
         report.findings.append(_said("promotion", Outcome.SKIP, message))
         return
+    newer = _moved_on(job, hub) if job.ctx.in_job else ""
+    if newer:
+        message = f"not proposed: {hub.default_branch} has gone on to {newer[:12]}, whose own job proposes"
+        report.findings.append(_said("promotion", Outcome.SKIP, message))
+        return
     platform = platform_of(job.ctx)
     stage = platform.stages[0].name
     try:
         pull = propose(job.ctx, hub, job.tracking, platform, stage, version)
     except NothingToDo as done:
         report.findings.append(_said("promotion", Outcome.PASS, done.what))
+        return
+    except NotApproved as held:  # rolled back before: the version is registered all the same, and stays where it is
+        report.findings.append(_said("promotion", Outcome.SKIP, f"not proposed: {held.what}"))
         return
     what = "opened" if pull.created else "updated" if pull.changed else "is open already"
     report.findings.append(_said("promotion", Outcome.PASS, f"pull request {pull.number} for {stage} {what}"))
@@ -208,6 +217,19 @@ def _propose(job: Job, version: VersionFact, report: Report) -> None:
 def _on_default_branch(job: Job, hub: Hub) -> bool:
     place = job.ctx.github
     return place is not None and place.ref == f"refs/heads/{hub.default_branch}"
+
+
+def _moved_on(job: Job, hub: Hub) -> str:
+    """The head of the default branch when something that trains changed since our commit; else empty.
+
+    Jobs of two pushes may end in any order, and old ones are run again: an older version must not take the place of
+    a newer one in the pull request.
+    """
+    ours, head = git.head(job.ctx.repo), hub.head(hub.default_branch)
+    if head == ours:
+        return ""
+    changed = hub.changed_between(ours, head)
+    return head if any(path == MODEL_FILE or not has_no_effect(path) for path in changed) else ""
 
 
 def _said(check: str, outcome: Outcome, message: str) -> Finding:

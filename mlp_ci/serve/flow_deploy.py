@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.errors import GateError, InputError, MlpError, NotApproved, NothingToDo
+from mlp_ci.errors import GateError, InputError, MlpError, NotApproved, NothingToDo, RolloutAborted
 from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.serve import artefacts
 from mlp_ci.serve.shifting import Rollout, roll_out
@@ -65,7 +65,7 @@ def deploy(ctx: Context, stage: str | None) -> Report:
     Raises NothingToDo when it names nothing. Refusals and failures of a stage are findings, and decide the exit code:
     5 not approved, 6 rolled back, 2 and 7 as everywhere; the first stage's failure wins.
     """
-    job = _open(ctx)
+    job = open_job(ctx)
     stages = job.platform.stage_names()
     if stage is not None and stage not in stages:
         msg = f"there is no stage {stage!r}"
@@ -76,7 +76,7 @@ def deploy(ctx: Context, stage: str | None) -> Report:
     results: dict[str, Done] = {}
     for name in [stage] if stage else stages:
         try:
-            results[name] = _stage(job, name)
+            results[name] = bring(job, name)
         except Refused as error:
             results[name] = Done(error.reasons, exit_code=error.exit_code)
         except MlpError as error:
@@ -87,7 +87,8 @@ def deploy(ctx: Context, stage: str | None) -> Report:
 # ---------------------------------------------------------------- intent
 
 
-def _open(ctx: Context) -> Job:
+def open_job(ctx: Context) -> Job:
+    """What git asks for now; InputError when its files disagree."""
     from mlp_ci.github import platform_of
 
     platform = platform_of(ctx)
@@ -119,16 +120,22 @@ def _local_intent(ctx: Context) -> tuple[str, ModelSpec, PromotionSpec]:
 
     git.require_repository(ctx.repo)
     commit = git.head(ctx.repo)
-    model = parse_model(git.git(ctx.repo, "show", f"{commit}:./{MODEL_FILE}").encode())
-    if PROMOTION_FILE not in git.tracked_blobs(ctx.repo):
+    described = git.file_at(ctx.repo, commit, MODEL_FILE)
+    if described is None:
+        msg = f"commit {commit[:12]} has no {MODEL_FILE}"
+        raise InputError(msg, fix=f"git add {MODEL_FILE} && git commit, or pass the folder of the model with --path")
+    model = parse_model(described)
+    asked = git.file_at(ctx.repo, commit, PROMOTION_FILE)
+    if asked is None:
         return commit, model, PromotionSpec(apiVersion="mlp-ci/v1", model=model.name)  # type: ignore[call-arg]
-    return commit, model, parse_promotion(git.git(ctx.repo, "show", f"{commit}:./{PROMOTION_FILE}").encode())
+    return commit, model, parse_promotion(asked)
 
 
 # ---------------------------------------------------------------- one stage
 
 
-def _stage(job: Job, stage: str) -> Done:
+def bring(job: Job, stage: str) -> Done:
+    """Bring one stage to what git asks for, if it may be; do only what is missing."""
     place, entry = job.place(stage), job.promotion.stages.get(stage)
     fact = job.target.live(place)
     for held in job.target.held(place):
@@ -185,12 +192,22 @@ def _keep(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Done:
     else:
         job.target.prepare(place, _obtain(job, place.stage, entry), _log_plan(job))
         findings.append(_pass("live", place.stage, f"version {fact.version} was down and runs again"))
+    if not _still(job, place, entry):
+        job.target.tidy(place)
+        message = "another command moved the traffic while this looked at it; it has the last word"
+        return Done([*findings, Finding(check="live", outcome=Outcome.SKIP, subject=place.stage, message=message)])
     if job.target.announced(place) != entry.version:
         _announce(job, place, entry, _commit_of(job, place.stage))
         findings.append(_pass("announced", place.stage, "its alias and deployment record were still missing"))
     else:
         findings += _mend_alias(job, place, entry)
     return Done(findings)
+
+
+def _still(job: Job, place: Place, entry: StageEntry) -> bool:
+    """Whether the entry has the traffic at this moment: a rollback may come at any time, and the alias follows it."""
+    fact = job.target.live(place)
+    return fact is not None and (fact.version, fact.digest) == (entry.version, entry.digest)
 
 
 def _cached(job: Job, fact: LiveFact) -> Any:
@@ -207,7 +224,7 @@ def _commit_of(job: Job, stage: str) -> str:
 
 def _mend_alias(job: Job, place: Place, entry: StageEntry) -> list[Finding]:
     alias = job.tracking.alias(job.model.name, place.stage)
-    if alias == entry.version:
+    if alias == entry.version or not _still(job, place, entry):
         return []
     job.tracking.set_alias(job.model.name, place.stage, entry.version)
     pointed = f"pointed to version {alias}" if alias else "was gone"
@@ -321,7 +338,11 @@ def _log_plan(job: Job) -> dict[str, Any]:
 
 def _announce(job: Job, place: Place, entry: StageEntry, commit: str) -> None:
     """After the traffic: the alias, then GitHub's record."""
-    job.tracking.set_alias(job.model.name, place.stage, entry.version)
+    tracking = job.tracking
+    if not _still(job, place, entry):
+        msg = f"another command moved the traffic of {place} away from version {entry.version}"
+        raise RolloutAborted(msg, why="its alias and its record follow that", fix="see what the rollback says")
+    tracking.set_alias(job.model.name, place.stage, entry.version)
     fact = job.target.live(place)
     if job.hub is not None and fact is not None:
         payload = {"model": job.model.name, "version": entry.version, "digest": entry.digest}

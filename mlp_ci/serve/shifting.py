@@ -48,17 +48,21 @@ def roll_out(target: Target, place: Place, release: Release, plan: Rollout) -> l
     when a step failed (all traffic is back) or when another command moved the traffic meanwhile.
     """
     _clear_other_canary(target, place, release)
+    # From here on whoever else moves the traffic, a rollback above all, has the last word.
+    arms, before = target.arms(place), target.live(place)
     target.prepare(place, release, plan.log)
+    _not_rolled_back(target, place, release)
     findings = [_try_out(target, place, release)]
-    before = target.live(place)
+    _not_rolled_back(target, place, release)
     if before is None or before.version == release.version:
-        target.settle(place, release, clock.now())
+        target.settle(place, release, clock.now(), expected=arms)
         return findings
-    standing = next((a.weight for a in target.arms(place) if a.version == release.version), 0)
+    standing = next((a.weight for a in arms if a.version == release.version), 0)
     versions = (before.version, release.version)
     try:
         for weight in steps_left(plan.steps, standing):
-            findings.append(_step(target, place, versions, weight, plan.pace))  # noqa: PERF401 - a step moves traffic
+            findings.append(_step(target, place, (arms, _split(versions, weight)), plan.pace))
+            arms = _split(versions, weight)
     except StepFailed as failed:
         target.shift(place, [Arm(version=before.version, weight=100)], expected=failed.arms)
         target.withdraw(place, release.version)
@@ -66,8 +70,18 @@ def roll_out(target: Target, place: Place, release: Release, plan: Rollout) -> l
         why = f"all traffic is back on version {before.version}"
         fix = f"read {place.folder / 'logs'}; promote another version, or run `mlp-ci deploy` to try again"
         raise RolloutAborted(msg, why=why, fix=fix) from None
-    target.settle(place, release, clock.now(), expected=_split(versions, 100))
+    target.settle(place, release, clock.now(), expected=arms)
     return findings
+
+
+def _not_rolled_back(target: Target, place: Place, release: Release) -> None:
+    """A rollback may have come while the version was fetched and started; what it took away stays away."""
+    if all(h.known or h.digest != release.digest for h in target.held(place)):
+        return
+    if all(a.version != release.version for a in target.arms(place)):
+        target.withdraw(place, release.version)
+    msg = f"version {release.version} was rolled back in {place} while this deployed it"
+    raise RolloutAborted(msg, why="no traffic was moved to it again", fix="see what the rollback says")
 
 
 def _clear_other_canary(target: Target, place: Place, release: Release) -> None:
@@ -103,11 +117,11 @@ def _split(versions: tuple[int, int], weight: int) -> list[Arm]:
     ]
 
 
-def _step(target: Target, place: Place, versions: tuple[int, int], weight: int, pace: Pace) -> Finding:
-    """One step: split, then look until the measurements decide."""
-    stable, canary = versions
-    arms = _split(versions, weight)
-    target.shift(place, arms, expected=target.arms(place))
+def _step(target: Target, place: Place, moves: tuple[list[Arm], list[Arm]], pace: Pace) -> Finding:
+    """One step: from the first split to the second, then look until the measurements decide."""
+    _, arms = moves
+    (stable, canary), weight = (arm.version for arm in arms), arms[1].weight
+    target.shift(place, arms, expected=moves[0])
     before, began, checks = target.counts(place), time.monotonic(), list[bool]()
     while True:
         checks.append(target.healthy(place, canary))
