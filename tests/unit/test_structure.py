@@ -12,6 +12,7 @@ PACKAGE = Path(errors.__file__).parent
 LAYERS = {
     "errors": 0,
     "__init__": 0,
+    "printable": 0,
     "clock": 1,
     "report": 1,
     "spec": 2,
@@ -23,7 +24,6 @@ LAYERS = {
     "train_key": 6,
     "tracking": 5,
     "data": 6,
-    "train_key": 6,
     "train": 7,
     "evaluate": 8,
     "serve": 9,
