@@ -18,7 +18,8 @@ $(READY): pyproject.toml constraints.txt
 	@command -v git >/dev/null || { echo "mlp-ci needs git: install it and run make again"; exit 2; }
 	@echo "Setting up .venv (once; about a minute)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	@awk '/^uv==/ {pin = 1} pin {print} pin && !/\\$$/ {exit}' constraints.txt > .venv/uv.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement .venv/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'
 	@touch $(READY)
 
