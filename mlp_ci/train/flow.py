@@ -214,10 +214,11 @@ def _hand_over(job: _Job, run_id: str, trained: Trained, seconds: float) -> None
         "mlp.flavors": ",".join(trained.output.flavors),
         "mlp.train_seconds": f"{seconds:.3f}",
         "mlp.reason": "",
-        lease.TAG: "",
     }
+    # Uploading may take longer than a lease: without renewing it, another runner would train the same key again.
+    beat = lease.Heartbeat(job.tracking, run_id, job.holder, None)
     try:
-        with ThreadPoolExecutor(max_workers=2) as pool:
+        with beat, ThreadPoolExecutor(max_workers=2) as pool:
             uploads = [
                 pool.submit(job.tracking.log_folder, run_id, trained.output.model, "model"),
                 pool.submit(job.tracking.log, run_id, tags=tags, metrics=trained.output.metrics),
@@ -226,7 +227,7 @@ def _hand_over(job: _Job, run_id: str, trained: Trained, seconds: float) -> None
                 job.tracking.log_file(run_id, job.folders.log)
             for upload in uploads:
                 upload.result()
-        job.tracking.log(run_id, tags={"mlp.status": "trained"})
+        job.tracking.log(run_id, tags={"mlp.status": "trained", lease.TAG: ""})
         job.tracking.set_status(run_id, "FINISHED", clock.now())
     except MlpError as error:
         error.why = f"the trained model is kept in {trained.output.model}, nothing is lost"

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 TAG = "mlp.lease"
 RENEW_SECONDS = 20.0
+LAST_WORD_SECONDS = 15.0  # how long a renewal that is under way may take
 LEASE_SECONDS = 75.0  # three renewals may be lost before somebody else takes over
 
 
@@ -42,12 +43,13 @@ def held_by_another(run: RunFact, holder: str) -> bool:
 
 
 class Heartbeat:
-    """Renews the lease, and the seconds used so far, from a thread of its own.
+    """Renews the lease, and the seconds used so far (unless ``seconds_before`` is None), from a thread of its own.
 
-    MLflow being away for a while must not stop training: what could not be written is written at the next turn.
+    MLflow being away for a while must not stop training: what could not be written is written at the next turn. Once
+    the block has ended nothing is renewed any more, so that what is written to the run then stays.
     """
 
-    def __init__(self, tracking: Tracking, run_id: str, holder: str, seconds_before: float) -> None:
+    def __init__(self, tracking: Tracking, run_id: str, holder: str, seconds_before: float | None) -> None:
         self._tracking = tracking
         self._run_id = run_id
         self._holder = holder
@@ -63,13 +65,16 @@ class Heartbeat:
 
     def __exit__(self, *error: object) -> None:
         self._stopped.set()
+        self._thread.join(LAST_WORD_SECONDS)
 
     def _renew(self) -> None:
         while not self._stopped.wait(RENEW_SECONDS):
             lease = Lease(holder=self._holder, until=time.time() + LEASE_SECONDS)
-            seconds = self._before + time.monotonic() - self._started
+            tags = {TAG: lease.text()}
+            if self._before is not None:
+                tags["mlp.train_seconds"] = f"{self._before + time.monotonic() - self._started:.3f}"
             try:
-                self._tracking.log(self._run_id, tags={TAG: lease.text(), "mlp.train_seconds": f"{seconds:.3f}"})
+                self._tracking.log(self._run_id, tags=tags)
             except MlpError:
                 self.missed += 1
 
