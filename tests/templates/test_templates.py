@@ -116,6 +116,36 @@ def test_permissions_are_granted_per_job_each_with_a_reason(name: str) -> None:
     assert all(re.fullmatch(r" # .{10,}", reason) for _, reason in grants)
 
 
+NEEDED = {
+    "model-ci": {"contents": "write", "pull-requests": "write"},
+    "promotion": {"contents": "read", "pull-requests": "write", "statuses": "write"},
+    "deploy": {"contents": "read", "deployments": "write", "pull-requests": "read"},
+    "monitor": {"contents": "write", "pull-requests": "write"},
+    "rollback": {"contents": "write", "deployments": "write", "pull-requests": "write"},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_job_may_do_more_than_its_command_does(name: str) -> None:
+    assert list(template(name)["jobs"].values())[-1]["permissions"] == NEEDED[name]
+
+
+def test_a_merge_by_machine_says_which_permissions_it_needs() -> None:
+    header = text("promotion").partition("\nname:")[0]
+    assert "`merge: machine`" in header
+    assert "`contents: write`" in header
+    assert "`actions: write`" in header
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_that_asks_mlflow_gets_its_address(name: str) -> None:
+    for _, _, step in steps(name):
+        match = OURS.fullmatch(step["uses"])
+        if match and match[1] != "validate":
+            assert step["with"]["tracking-uri"] == "${{ vars.MLFLOW_TRACKING_URI }}", match[1]
+    assert "variable MLFLOW_TRACKING_URI" in text(name)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_job_has_a_timeout_and_the_workflow_a_concurrency_group(name: str) -> None:
     loaded = template(name)
