@@ -53,7 +53,7 @@ def refresh_environment(environ: dict[str, str], now: datetime, first: str, kind
 
 
 def _run_command(ctx: Context, model: ModelSpec, now: datetime) -> None:
-    from mlp_ci.train.command import Command, run
+    from mlp_ci.train.command import Command, run, stop_left_over
     from mlp_ci.train.environment import executables
     from mlp_ci.train.relay import Mask, last_lines, secrets_in
     from mlp_ci.train_key import environment_digest
@@ -66,8 +66,10 @@ def _run_command(ctx: Context, model: ModelSpec, now: datetime) -> None:
     digest = environment_digest(ctx.repo, model)
     first = executables(wanted, digest, ctx.repo, ctx.cache_folder, lambda text: print(f"mlp-ci: {text}", file=log))
     environ = dict(os.environ)
-    notes = ctx.work / "refresh"
+    # One level deeper than the notes of trainings: `mlp-ci train` ends the commands that it finds noted there.
+    notes = ctx.work / "refresh" / "command"
     notes.mkdir(parents=True, exist_ok=True)
+    stop_left_over(notes)
     log_file = notes / "refresh.log"
     log_file.unlink(missing_ok=True)
     command = Command(

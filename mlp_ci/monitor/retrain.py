@@ -17,6 +17,7 @@ from mlp_ci.monitor.verdict import ALARM
 from mlp_ci.monitor.watch import live_version
 from mlp_ci.report import Report, Table, markdown_cell, markdown_table
 from mlp_ci.spec import PROMOTION_FILE, load_model
+from mlp_ci.train.environment import alone
 
 if TYPE_CHECKING:
     from mlp_ci.context import Context
@@ -64,18 +65,18 @@ def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
     alarm = alarm_of(ctx, tracking, model, stage)
     if not force:
         _require_reason(tracking, model, stage, alarm)
-    note = _Note.begin(ctx, model)
-    changed = _changed_by_refresh(ctx, model)
-    note.end(ctx, changed)
-    files = {path: (ctx.repo / path).read_bytes() for path in changed}
+    with alone(ctx.work / "refresh"):  # another one here would take our files for a person's
+        note = _Note.begin(ctx, model)
+        changed = _changed_by_refresh(ctx, model)
+        note.end(ctx, changed)
+        files = {path: (ctx.repo / path).read_bytes() for path in changed}
     if not hub.trees.different(hub.default_branch, files):
         msg = "the data did not change, so a new training would give the same model"
         fix = "check that data.refresh.command writes newer rows for the time in MLP_NOW"
         raise NothingToDo(msg, fix=fix)
     if not force:
         _respect_refusal(hub, files)
-    known = {model.data.train: _trained_rows(tracking, alarm), **note.rows}
-    counts = {path: (known.get(path), after) for path, after in _rows(ctx, model).items()}
+    counts = row_counts(note.rows, _profiled_rows(tracking, alarm), _rows(ctx, model))
     body = retraining_body(model, stage, alarm, reason, counts, sorted(files))
     fact = hub.open_or_update_pull(
         PullRequest(branch=BRANCH, title=_title(model, alarm), body=body, files=files, labels=(LABEL,))
@@ -230,12 +231,25 @@ def _rows(ctx: Context, model: ModelSpec) -> dict[str, int | None]:
     return found
 
 
-def _trained_rows(tracking: Tracking, alarm: Alarm | None) -> int | None:
-    """Rows that the live version was trained on, by its profile; for a checkout that has no data yet."""
+def _profiled_rows(tracking: Tracking, alarm: Alarm | None) -> int | None:
+    """Rows of training and held-out data together that the live version knew, by its profile."""
     if alarm is None or not tracking.has_artifact(alarm.version.run_id, "profile.json"):
         return None
     rows = tracking.read_json(alarm.version.run_id, "profile.json").get("rows")
     return rows if isinstance(rows, int) else None
+
+
+def row_counts(
+    before: Mapping[str, int | None], profiled: int | None, now: Mapping[str, int | None]
+) -> dict[str, tuple[int | None, int | None]]:
+    """What → rows before and now: by file where the files of before lie here, else both files together.
+
+    A checkout of a job has no data before the refresh; then the profile of the live version knows the sum.
+    """
+    if set(now) <= set(before) or profiled is None:
+        return {path: (before.get(path), after) for path, after in now.items()}
+    known = [rows for rows in now.values() if rows is not None]
+    return {"train and test together": (profiled, sum(known) if len(known) == len(now) else None)}
 
 
 # ---------------------------------------------------------------- saying it
@@ -277,7 +291,7 @@ def retraining_body(
         lines += [f"[Drift report]({alarm.report})", ""] if alarm.report else []
     table = Table(
         title="Data",
-        columns=("file", "rows before", "rows now"),
+        columns=("data", "rows before", "rows now"),
         rows=tuple((path, before, after) for path, (before, after) in rows.items()),
     )
     lines += [markdown_table(table), ""]

@@ -51,7 +51,7 @@ def executables(environment: Environment, digest: str, repo: Path, cache: Path, 
         raise InputError(msg, fix=fix, file="model.yaml")
     make = {"uv": _uv, "pip": _pip, "conda": _conda}[environment.kind]
     folder = cache / "environments" / hashlib.sha256(f"{digest} {sys.executable}".encode()).hexdigest()[:24]
-    with _alone(folder):
+    with alone(folder):
         if not (folder / COMPLETE).is_file():
             say(f"making the {environment.kind} environment of {environment.file} (once per lock)")
             shutil.rmtree(folder, ignore_errors=True)
@@ -61,7 +61,7 @@ def executables(environment: Environment, digest: str, repo: Path, cache: Path, 
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Hold a lock beside ``folder``; the system frees it however this process ends."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_suffix(".lock").open("w") as lock:

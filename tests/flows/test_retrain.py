@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from mlp_ci.data.drift import ColumnDrift, Decision
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.monitor.retrain import BRANCH, retrain
 from mlp_ci.tracking import Tracking
+from mlp_ci.train.command import stop_left_over
 from tests.promotion import MODEL_YAML, World, running_world
 
 if TYPE_CHECKING:
@@ -243,6 +246,34 @@ def test_a_refresh_that_hangs_is_stopped(repo: Repo) -> None:
     repo.git("-c", "user.name=Alice", "-c", "user.email=alice@acme.test", "commit", "-q", "-a", "-m", "Hang")
     with pytest.raises(InputError, match="`sleep 60` ran into its timeout"):
         repo.retrain()
+
+
+def test_a_checkout_without_data_counts_train_and_test_together(repo: Repo) -> None:
+    """A job's checkout has no data before the refresh, and the profile of a version knows only the sum."""
+    file = repo.world.folder / "profile.json"
+    file.write_text(json.dumps({"rows": 6}))
+    repo.tracking.log_file(repo.run_id, file)
+    repo.write_look(ALARM)
+    for name in ("train", "test"):
+        (repo.folder / f"data/{name}.csv").unlink()
+    body = repo.world.hub().pull(int(repo.retrain().outputs["pull-request"])).body
+    assert "| train and test together | 6 | 14 |" in body
+    assert "data/train.csv |" not in body
+
+
+def test_two_at_once_propose_one_thing_and_training_ends_neither(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    slow = (repo.folder / "refresh.py").read_text() + "import time; time.sleep(1)\n"
+    (repo.folder / "refresh.py").write_text(slow)
+    repo.git("-c", "user.name=Alice", "-c", "user.email=alice@acme.test", "commit", "-q", "-a", "-m", "Take time")
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(repo.retrain) for _ in range(2)]
+        while not all(b.done() for b in both):
+            # What `mlp-ci train` does first: end what an earlier training left running.
+            assert not any(stop_left_over(notes) for notes in repo.ctx.work.glob("*") if notes.is_dir())
+            time.sleep(0.05)
+    assert both[0].result().outputs == both[1].result().outputs
+    assert len(repo.world.hub().pulls_of_branch(BRANCH, "all")) == 1
 
 
 def test_uncommitted_work_does_not_slip_in(repo: Repo) -> None:
