@@ -1,5 +1,6 @@
 """``python -m mlp_ci`` and the console script."""
 
+import io
 import sys
 
 
@@ -7,6 +8,9 @@ def main() -> None:
     """Run the command line and exit with its code."""
     from mlp_ci.cli import run
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a symbol that the terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

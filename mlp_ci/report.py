@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import sys
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from mlp_ci.errors import MlpError, Problem, SpecError
+from mlp_ci.errors import MlpError, OutsideError, Problem, SpecError
+from mlp_ci.printable import in_one_line, indented, markdown_code, markdown_text, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 ANNOTATIONS_PER_STEP = 10
 LOG_WIDTH = 160
 SUMMARY_LIMIT = 1024 * 1024
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class Outcome(StrEnum):
@@ -118,45 +121,67 @@ def worst(outcomes: Sequence[Outcome]) -> Outcome:
 
 def print_text(report: Report, stream: TextIO | None = None) -> None:
     """Show a report to a person on a terminal (or, without colour, in a log)."""
+    # A job's log is read in a browser, which scrolls: 80 columns would only cut digests in two.
+    with _console(stream or sys.stdout, width=LOG_WIDTH if on_github() else None) as console:
+        for finding in report.findings:
+            if finding.outcome is not Outcome.PASS or len(report.findings) <= 25:
+                _print_finding(console, finding)
+        for table in report.tables:
+            console.print(_rich_table(table))
+        style, headline = STYLES[report.outcome], _escaped(indented(report.headline, 2))
+        console.print(f"[{style}]{SYMBOLS[report.outcome]}[/] [bold]{headline}[/bold]")
+        for title, address in report.links:
+            console.print(f"  {_escaped(in_one_line(title))}: [cyan]{_escaped(in_one_line(address))}[/cyan]")
+
+
+def _print_finding(console: Any, finding: Finding) -> None:
+    where = f"[dim]{_escaped(in_one_line(_where(finding)))}[/dim] " if finding.file else ""
+    subject = f"[bold]{_escaped(in_one_line(finding.subject))}[/bold] " if finding.subject else ""
+    style = "yellow" if _is_warning(finding) else STYLES[finding.outcome]
+    console.print(
+        f"  [{style}]{SYMBOLS[finding.outcome]}[/] {where}{subject}{_escaped(indented(finding.message, 6))}"
+        f" [dim]({_escaped(in_one_line(finding.check))})[/dim]"
+    )
+    if finding.fix and finding.outcome is not Outcome.PASS:
+        console.print(f"      [cyan]→[/cyan] {_escaped(indented(finding.fix, 8))}")
+
+
+@contextmanager
+def _console(stream: TextIO, width: int | None = None) -> Iterator[Any]:
+    """A console whose text is written to ``stream`` at the end: rich itself ends the process when a pipe breaks."""
     from rich.console import Console
+
+    console = Console(file=stream, highlight=False, soft_wrap=True, width=width)
+    with console.capture() as text:
+        yield console
+    stream.write(text.get())
+    stream.flush()
+
+
+def _escaped(text: str) -> str:
     from rich.markup import escape
 
-    # A job's log is read in a browser, which scrolls: 80 columns would only cut digests in two.
-    width = LOG_WIDTH if on_github() else None
-    console = Console(file=stream or sys.stdout, highlight=False, soft_wrap=True, width=width)
-    for finding in report.findings:
-        if finding.outcome is Outcome.PASS and len(report.findings) > 25:
-            continue
-        where = f"[dim]{escape(_where(finding))}[/dim] " if finding.file else ""
-        subject = f"[bold]{escape(finding.subject)}[/bold] " if finding.subject else ""
-        style = "yellow" if _is_warning(finding) else STYLES[finding.outcome]
-        console.print(
-            f"  [{style}]{SYMBOLS[finding.outcome]}[/] {where}{subject}{escape(finding.message)}"
-            f" [dim]({escape(finding.check)})[/dim]"
-        )
-        if finding.fix and finding.outcome is not Outcome.PASS:
-            console.print(f"      [cyan]→[/cyan] {escape(finding.fix)}")
-    for table in report.tables:
-        console.print(_rich_table(table))
-    style = STYLES[report.outcome]
-    console.print(f"[{style}]{SYMBOLS[report.outcome]}[/] [bold]{escape(report.headline)}[/bold]")
-    for title, address in report.links:
-        console.print(f"  {escape(title)}: [cyan]{escape(address)}[/cyan]")
+    return escape(text)
 
 
 def _rich_table(table: Table) -> Any:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table as RichTable
 
-    drawn = RichTable(title=table.title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    title = _escaped(in_one_line(table.title)) or None
+    drawn = RichTable(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, name in enumerate(table.columns):
         numeric = bool(table.rows) and all(isinstance(r[index], int | float) or r[index] is None for r in table.rows)
-        drawn.add_column(escape(name), justify="right" if numeric else "left")
+        drawn.add_column(_escaped(in_one_line(name)), justify="right" if numeric else "left")
     for row in table.rows:
-        cells = (f"[{STYLES[c]}]{SYMBOLS[c]} {c}[/]" if isinstance(c, Outcome) else escape(cell_text(c)) for c in row)
-        drawn.add_row(*cells)
+        drawn.add_row(*map(_rich_cell, row))
     return drawn
+
+
+def _rich_cell(cell: Any) -> str:
+    if isinstance(cell, Outcome):
+        return f"[{STYLES[cell]}]{SYMBOLS[cell]} {cell}[/]"
+    return _escaped(in_one_line(cell_text(cell)))
 
 
 def cell_text(cell: Any) -> str:
@@ -174,30 +199,33 @@ def cell_text(cell: Any) -> str:
 
 def print_error(error: MlpError, stream: TextIO | None = None) -> None:
     """Show an expected failure: what, why, how to mend; with the offending lines for input files."""
-    from rich.console import Console
-    from rich.markup import escape
+    with _console(stream or sys.stderr) as console:
+        if isinstance(error, SpecError):
+            for problem in error.problems:
+                _print_problem(console, problem)
+            plural = "s" if len(error.problems) != 1 else ""
+            console.print(f"[bold]{len(error.problems)} problem{plural}[/bold]")
+            return
+        where = f"[dim]{_escaped(in_one_line(error.where))}[/dim] " if error.where else ""
+        console.print(f"[bold red]✗[/] {where}[bold]{_escaped(indented(error.what, 2))}[/bold]")
+        if error.why:
+            console.print(f"  why: {_escaped(indented(error.why, 2))}")
+        if error.fix:
+            console.print(f"  [cyan]fix:[/cyan] {_escaped(printable(error.fix))}")
 
-    console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
-    problems = error.problems if isinstance(error, SpecError) else ()
-    for problem in problems:
-        console.print(f"[bold red]✗[/] [bold]{escape(problem.where)}[/bold] {escape(problem.what)}")
-        if problem.excerpt:
-            gutter = f"{problem.line:>5} | "
-            console.print(f"[dim]{gutter}[/dim]{escape(problem.excerpt)}")
-            if problem.column:
-                console.print(" " * (len(gutter) + problem.column - 1) + "[red]^[/red]")
-        if problem.fix:
-            console.print(f"      [cyan]→[/cyan] {escape(problem.fix)}")
-    if problems:
-        plural = "s" if len(problems) != 1 else ""
-        console.print(f"[bold]{len(problems)} problem{plural}[/bold]")
-        return
-    where = f"[dim]{escape(error.where)}[/dim] " if error.where else ""
-    console.print(f"[bold red]✗[/] {where}[bold]{escape(error.what)}[/bold]")
-    if error.why:
-        console.print(f"  why: {escape(error.why)}")
-    if error.fix:
-        console.print(f"  [cyan]fix:[/cyan] {escape(error.fix)}")
+
+def _print_problem(console: Any, problem: Problem) -> None:
+    where, what = _escaped(in_one_line(problem.where)), _escaped(indented(problem.what, 2))
+    console.print(f"[bold red]✗[/] [bold]{where}[/bold] {what}")
+    if problem.excerpt:
+        gutter = f"{problem.line:>5} | "
+        # One character for one, so that the mark below stays under its column.
+        excerpt = "".join(c if c == printable(c) else "\N{REPLACEMENT CHARACTER}" for c in problem.excerpt)
+        console.print(f"[dim]{gutter}[/dim]{_escaped(excerpt)}")
+        if problem.column:
+            console.print(" " * (len(gutter) + problem.column - 1) + "[red]^[/red]")
+    if problem.fix:
+        console.print(f"      [cyan]→[/cyan] {_escaped(indented(problem.fix, 8))}")
 
 
 # ---------------------------------------------------------------- JSON
@@ -205,8 +233,11 @@ def print_error(error: MlpError, stream: TextIO | None = None) -> None:
 
 def print_json(value: Mapping[str, Any], stream: TextIO | None = None) -> None:
     """One JSON document on stdout and nothing else."""
-    json.dump(value, stream or sys.stdout, indent=2, default=str, ensure_ascii=False)
-    (stream or sys.stdout).write("\n")
+    text = json.dumps(value, indent=2, default=str, ensure_ascii=False)
+    # Names of files may hold halves of surrogate pairs, which no stream can encode; `##[` begins a command of a job's
+    # log wherever it stands. Both only occur inside strings, where JSON has escapes for them.
+    text = _SURROGATE.sub(lambda found: f"\\u{ord(found[0]):04x}", text).replace("##[", "\\u0023#[")
+    (stream or sys.stdout).write(text + "\n")
 
 
 def error_as_dict(command: str, error: MlpError) -> dict[str, Any]:
@@ -237,7 +268,7 @@ def on_github(environ: Mapping[str, str] = os.environ) -> bool:
 
 def escape_data(text: str) -> str:
     """Escape the message of a workflow command."""
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return printable(text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A"))
 
 
 def escape_property(text: str) -> str:
@@ -294,26 +325,43 @@ def _annotate(kind: str, message: str, title: str, place: Finding | Problem, str
 
 
 def write_outputs(outputs: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> None:
-    """Append step outputs to ``GITHUB_OUTPUT``; a random delimiter keeps hostile values from adding outputs."""
+    """Append step outputs to ``GITHUB_OUTPUT``; a random delimiter keeps hostile values from adding outputs.
+
+    Raises OutsideError when the file cannot be written: the steps that follow would go by outputs that are not there.
+    """
     file = environ.get("GITHUB_OUTPUT")
     if not file:
         return
-    with Path(file).open("a", encoding="utf-8") as stream:
-        for key, value in outputs.items():
-            delimiter = f"mlp_{secrets.token_hex(16)}"
-            stream.write(f"{key}<<{delimiter}\n{value}\n{delimiter}\n")
+    text = ""
+    for key, value in outputs.items():
+        delimiter = f"mlp_{secrets.token_hex(16)}"
+        text += f"{key}<<{delimiter}\n{value}\n{delimiter}\n"
+    try:
+        with Path(file).open("a", encoding="utf-8", errors="backslashreplace") as stream:
+            stream.write(text)
+    except OSError as error:
+        msg = f"the outputs of this step cannot be written to GITHUB_OUTPUT ({file}): {error.strerror}"
+        why = "the steps that follow read them; what the command did is done and is not done twice"
+        raise OutsideError(msg, why=why, fix="unset GITHUB_OUTPUT outside a job; in one, run the job again") from error
 
 
 def write_summary(markdown: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Append to the job summary, kept under GitHub's 1 MiB per step (over it, GitHub drops all of it)."""
+    """Append to the job summary, kept under GitHub's 1 MiB per step (over it, GitHub drops all of it).
+
+    A summary that cannot be written is said and costs nothing else: it only shows what the log has as well.
+    """
     file = environ.get("GITHUB_STEP_SUMMARY")
     if not file:
         return
-    encoded = markdown.encode()
+    encoded = markdown.encode(errors="replace")
     if len(encoded) > SUMMARY_LIMIT - 1024:
-        markdown = encoded[: SUMMARY_LIMIT - 1024].decode(errors="ignore") + "\n\n… cut at GitHub's limit of 1 MiB\n"
-    with Path(file).open("a", encoding="utf-8") as stream:
-        stream.write(markdown + "\n")
+        encoded = encoded[: SUMMARY_LIMIT - 1024].decode(errors="ignore").encode()
+        encoded += "\n\n… cut at GitHub's limit of 1 MiB\n".encode()
+    try:
+        with Path(file).open("ab") as stream:
+            stream.write(encoded + b"\n")
+    except OSError as error:
+        print(f"the job summary cannot be written to GITHUB_STEP_SUMMARY ({file}): {error.strerror}", file=sys.stderr)
 
 
 def markdown(report: Report, *, heading: str = "###") -> str:
@@ -321,7 +369,7 @@ def markdown(report: Report, *, heading: str = "###") -> str:
     lines = [f"{heading} {SYMBOLS[report.outcome]} {report.command}: {markdown_cell(report.headline)}", ""]
     failed = [f for f in report.findings if f.outcome is not Outcome.PASS]
     for finding in failed:
-        subject = f"`{finding.subject}` " if finding.subject else ""
+        subject = f"{markdown_code(finding.subject)} " if finding.subject else ""
         lines.append(f"- {SYMBOLS[finding.outcome]} {subject}{markdown_cell(finding.message)} ({finding.check})")
         if finding.fix:
             lines.append(f"  - {markdown_cell(finding.fix)}")
@@ -330,14 +378,16 @@ def markdown(report: Report, *, heading: str = "###") -> str:
     for table in report.tables:
         lines += [markdown_table(table), ""]
     for title, address in report.links:
-        shown = f"[{title}]({address})" if "://" in address else f"{title}: `{address}`"
+        name = markdown_cell(title)
+        plain = "://" in address and not re.search(r"[\s()<>]", address)
+        shown = f"[{name}]({address})" if plain else f"{name}: {markdown_code(address)}"
         lines.append(f"- {shown}")
     return "\n".join(lines).rstrip() + "\n"
 
 
 def markdown_table(table: Table) -> str:
     """One table as GitHub-flavoured Markdown; hostile cells cannot break out of their cell."""
-    lines = [f"**{table.title}**", ""] if table.title else []
+    lines = [f"**{markdown_cell(table.title)}**", ""] if table.title else []
     lines.append("| " + " | ".join(markdown_cell(c) for c in table.columns) + " |")
     lines.append("|" + "---|" * len(table.columns))
     for row in table.rows:
@@ -347,9 +397,8 @@ def markdown_table(table: Table) -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """Text that cannot end a table cell, open a tag or mention a person."""
-    flat = " ".join(text.split())
-    return flat.replace("|", "\\|").replace("<", "&lt;").replace("@", "@\u2060")
+    """Text that cannot end a table cell, open a tag, make a link or mention a person."""
+    return markdown_text(text)
 
 
 def _where(finding: Finding) -> str:
