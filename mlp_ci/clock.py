@@ -22,7 +22,12 @@ def now() -> datetime:
     file = os.environ.get(ENV)
     if not file:
         return datetime.now(UTC)
-    return instant_of(Path(file).read_text(encoding="utf-8"))
+    try:
+        return instant_of(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        msg = f"the clock file {file}, which {ENV} names, cannot be used: {error}"
+        fix = f"unset {ENV} for the real time, or write an instant such as 2026-01-31T08:00:00Z into the file"
+        raise InputError(msg, fix=fix) from error
 
 
 def instant_of(text: str) -> datetime:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from mlp_ci.errors import InputError, OutsideError
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 GITHUB_API = "https://api.github.com"
+_NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,15 +118,15 @@ def _github(repo: Path, environ: Mapping[str, str]) -> GitHubPlace | None:
             return None
         server, full_name = server or remote[0], remote[1]
     owner, _, name = full_name.partition("/")
-    if not owner or not name:
+    if not _NAME.fullmatch(owner) or not _NAME.fullmatch(name):
         msg = f"GITHUB_REPOSITORY is {full_name!r}"
         raise InputError(msg, fix="it must be owner/name")
-    server = server or "https://github.com"
+    server = _address("GITHUB_SERVER_URL", server or "https://github.com")
     default_api = GITHUB_API if server == "https://github.com" else f"{server}/api/v3"
     return GitHubPlace(
         owner=owner,
         repo=name,
-        api_url=(environ.get("GITHUB_API_URL") or default_api).rstrip("/"),
+        api_url=_address("GITHUB_API_URL", (environ.get("GITHUB_API_URL") or default_api).rstrip("/")),
         server_url=server,
         token=token,
         event_name=environ.get("GITHUB_EVENT_NAME", ""),
@@ -133,6 +136,18 @@ def _github(repo: Path, environ: Mapping[str, str]) -> GitHubPlace | None:
         run_id=environ.get("GITHUB_RUN_ID", ""),
         actor=environ.get("GITHUB_ACTOR", ""),
     )
+
+
+def _address(name: str, value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        good = False
+    if not good:
+        msg = f"{name} is {value!r}, which is no address"
+        raise InputError(msg, fix=f"unset {name} for github.com, or set it to an address such as {GITHUB_API}")
+    return value
 
 
 def _event(path: str) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -102,11 +103,12 @@ def _number(ctx: Context, hub: Hub, pr: int | None, commit: str | None) -> int:
             raise NotApproved(msg, fix=f"git revert {sha[:12]}, and ask for the change with `mlp-ci promote`")
         return numbers[0]
     event = ctx.github.event if ctx.github else {}
-    number = (event.get("pull_request") or {}).get("number") or event.get("number")
-    if not number:
+    about = event.get("pull_request")
+    number = (about.get("number") if isinstance(about, Mapping) else None) or event.get("number")
+    if not isinstance(number, int):
         msg = "which pull request?"
         raise InputError(msg, fix="pass --pr NUMBER or --commit SHA; in a job, start it on pull_request_target")
-    return int(number)
+    return number
 
 
 def _not_a_promotion(ctx: Context, hub: Hub, pull: PullDetail) -> Report:
