@@ -81,6 +81,8 @@ def run(command: Command, stream: TextIO, mask: Mask) -> Ended:
             _kill_group(process.pid)
             process.wait()
         relay.finish(5.0)
+        if relay.lost:
+            stream.write(f"mlp-ci: the log of the command could not be kept whole: {relay.lost}\n")
     (command.notes / RUNNING_FILE).unlink(missing_ok=True)
     return Ended(code=process.returncode, why=why, seconds=time.monotonic() - started)
 

@@ -231,7 +231,8 @@ def _hand_over(job: _Job, run_id: str, trained: Trained, seconds: float) -> None
         job.tracking.set_status(run_id, "FINISHED", clock.now())
     except MlpError as error:
         error.why = f"the trained model is kept in {trained.output.model}, nothing is lost"
-        error.fix = "run `mlp-ci train` again: it stores that model without training again"
+        again = "run `mlp-ci train` again: it stores that model without training again"
+        error.fix = f"see that MLflow and its store of artefacts can be written to, then {again}"
         raise
 
 

@@ -20,21 +20,31 @@ SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 def secrets_in(environ: Mapping[str, str]) -> list[str]:
     """Values that look like secrets by the name of their variable, and passwords inside addresses; longest first."""
-    found = {v for k, v in environ.items() if SECRET_NAME.search(k) and len(v) >= SHORTEST_SECRET}
+    found = {v for k, v in environ.items() if SECRET_NAME.search(k)}
     for value in environ.values():
-        found |= {m for m in re.findall(r"://[^/@:\s]*:([^/@\s]+)@", value) if len(m) >= SHORTEST_SECRET}
-    return sorted(found, key=lambda v: (-len(v), v))
+        found |= set(re.findall(r"://[^/@:\s]*:([^/@\s]+)@", value))
+    # The log comes in lines, so a key of several lines is known by each of them.
+    lines = {line.strip() for value in found for line in value.splitlines()}
+    return sorted((v for v in lines if len(v) >= SHORTEST_SECRET), key=lambda v: (-len(v), v))
 
 
 class Mask:
     """Replaces secrets by ``***``."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        joined = "|".join(re.escape(s) for s in secrets)
+        known = list(secrets)
+        joined = "|".join(re.escape(s) for s in known)
         self._pattern = re.compile(joined) if joined else None
+        self.longest = max((len(s.encode()) for s in known), default=0)
 
     def __call__(self, text: str) -> str:
         return self._pattern.sub("***", text) if self._pattern else text
+
+    def places(self, raw: bytes) -> list[tuple[int, int]]:
+        """Where secrets stand in bytes."""
+        if self._pattern is None:
+            return []
+        return [m.span() for m in re.finditer(self._pattern.pattern.encode(), raw)]
 
 
 class Relay:
@@ -47,6 +57,8 @@ class Relay:
         self._mask = mask
         self._status = _Status(stream, limit)
         self._thread = Thread(target=self._copy, name="relay", daemon=True)
+        self._gone = False
+        self.lost = ""  # why the file has not all of the log
 
     def start(self) -> None:
         self._status.start()
@@ -60,23 +72,44 @@ class Relay:
 
     def _copy(self) -> None:
         waiting = b""
-        with self._file.open("ab") as log:
+        with self._file.open("ab", buffering=0) as log:
             while chunk := self._source.read1(65536):  # type: ignore[attr-defined]
                 waiting += chunk
                 cut = max(waiting.rfind(b"\n"), waiting.rfind(b"\r")) + 1
                 if not cut and len(waiting) > LONGEST_LINE:
-                    cut = len(waiting)
+                    cut = self._cut_of(waiting)
                 if cut:
                     self._show(waiting[:cut], log)
                     waiting = waiting[cut:]
             if waiting:
                 self._show(waiting + b"\n", log)
 
+    def _cut_of(self, line: bytes) -> int:
+        """Where to cut a line without end: not in a letter, and not where a secret may be half here.
+
+        The end stays that could be the beginning of a secret; a secret that reaches into it stays whole with it.
+        """
+        cut = max(0, len(line) - max(self._mask.longest, 4))
+        for start, end in self._mask.places(line):
+            if start < cut < end:
+                cut = start
+        while cut > 0 and line[cut] & 0xC0 == 0x80:
+            cut -= 1
+        return cut
+
     def _show(self, raw: bytes, log: IO[bytes]) -> None:
+        """To file and stream; where one of them fails, the command must not: it would wait for its reader for ever."""
         text = self._mask(raw.decode("utf-8", errors="replace"))
-        log.write(text.encode("utf-8", errors="replace"))
-        log.flush()
-        self._status.write(text)
+        if not self.lost:
+            try:
+                log.write(text.encode("utf-8", errors="replace"))
+            except OSError as error:
+                self.lost = error.strerror or str(error)
+        if not self._gone:
+            try:
+                self._status.write(text)
+            except (OSError, ValueError):
+                self._gone = True
 
 
 class _Status:
