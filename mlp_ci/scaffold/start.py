@@ -47,8 +47,8 @@ def init(destination: Path, *, name: str, team: str, owner: str, choices: Choice
         "remote": wanted.remote,
     }
     files = stamped(render(shipped("copier.yml").parent, answers), state())
-    _require_room(destination, files)
-    done = _write(destination, files)
+    replaced = _require_room(destination, files)
+    done = _write(destination, files, replaced)
     notes = _start_git(destination) if wanted.commit else []
     if not done and not notes:
         msg = f"{destination} is this model's repository already"
@@ -61,8 +61,11 @@ def init(destination: Path, *, name: str, team: str, owner: str, choices: Choice
     )
 
 
-def _require_room(destination: Path, files: Files) -> None:
-    """Refuse to mix with what is there; files with just our content are a run of ours that was cut off."""
+def _require_room(destination: Path, files: Files) -> set[str]:
+    """Refuse to mix with what is there; files with just our content are a run of ours that was cut off.
+
+    Returns the files that may be replaced: GitHub's own of a new repository, which git has.
+    """
     if destination.exists() and not destination.is_dir():
         msg = f"{destination} is a file"
         raise InputError(msg, fix="name a new folder")
@@ -70,13 +73,21 @@ def _require_room(destination: Path, files: Files) -> None:
         msg = f"{destination} is a model repository already"
         raise NothingToDo(msg, fix=f"`mlp-ci init --update {destination}` brings a newer template")
     there = files_of(destination)
-    committed = GITHUBS_OWN if is_repository(destination) and not changed_files(destination) else set()
+    committed = set(GITHUBS_OWN) - set(_changed(destination))
     strange = sorted(path for path, content in there.items() if files.get(path) != content and path not in committed)
     if strange and ANSWERS not in there:
         shown = ", ".join(strange[:5]) + (f" and {len(strange) - 5} more" if len(strange) > 5 else "")
         msg = f"{destination} is not empty: {shown}"
         why = "a new model repository would be mixed up with what is there"
         raise InputError(msg, why=why, fix="name a new folder, or move these files away and bring them back later")
+    return committed if ANSWERS not in there else set()
+
+
+def _changed(destination: Path) -> list[str]:
+    """Of GitHub's own files, those that git does not have as they are."""
+    if not destination.is_dir() or not is_repository(destination):
+        return sorted(GITHUBS_OWN)
+    return [path for path in changed_files(destination) if path in GITHUBS_OWN]
 
 
 def _start_git(destination: Path) -> list[Finding]:
@@ -121,9 +132,9 @@ def _next_steps(destination: Path, answers: Mapping[str, str]) -> list[Finding]:
     return [Finding(check="init", outcome=Outcome.SKIP, message=what, fix=command) for what, command in steps]
 
 
-def _write(destination: Path, files: Files) -> int:
+def _write(destination: Path, files: Files, replaced: set[str]) -> int:
     """Write what is missing, the answers last, so that a folder with answers is complete; returns how many."""
-    missing = [path for path in files if not (destination / path).exists()]
+    missing = [path for path in files if path in replaced or not (destination / path).exists()]
     for path in sorted(missing, key=lambda p: p == ANSWERS):
         put(destination / path, files[path])
     return len(missing)

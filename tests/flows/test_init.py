@@ -117,6 +117,22 @@ def test_an_empty_clone_is_filled_and_gets_its_first_commit(cli: Cli, tmp_path: 
     assert git(repo, "log", "--format=%s", "trunk") == "Start the model"
 
 
+def test_what_github_puts_into_a_new_repository_is_replaced_once_git_has_it(cli: Cli, tmp_path: Path) -> None:
+    repo = tmp_path / "model"
+    repo.mkdir()
+    git(repo, "init", "-q", "-b", "main")
+    (repo / "README.md").write_text("# model\n")
+    refused = cli("init", repo, *WHO)
+    assert refused.returncode == 2
+    assert (repo / "README.md").read_text() == "# model\n"
+    git(repo, "add", "README.md")
+    git(repo, "commit", "-q", "-m", "Initial commit")
+    done = cli("init", repo, *WHO)
+    assert done.returncode == 0, done.stderr
+    assert "Roll back" in (repo / "README.md").read_text()
+    assert git(repo, "log", "--format=%s") == "Initial commit", "the first pull request is the team's to make"
+
+
 def test_an_init_that_was_cut_off_is_finished_by_the_next(cli: Cli, tmp_path: Path) -> None:
     repo = tmp_path / "model"
     assert cli("init", repo, *WHO).returncode == 0
