@@ -207,7 +207,7 @@ def _tried(champion: Champion, said: Predicted | MlpError, folder: Path) -> Cham
 
 def _predict(job: Job, folders: list[Path], held_out: HeldOut) -> list[Predicted | MlpError]:
     """In the training environment and without the job's secrets: loading a model runs code of the team."""
-    environ = environment.visible(os.environ)
+    environ = environment.for_loading(os.environ)
     kind = job.spec.train.environment
     if kind.kind == "inherit":
         python = Path(sys.executable)

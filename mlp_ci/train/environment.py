@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.train.relay import secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +34,15 @@ HIDDEN = re.compile(r"^(GITHUB_.*|GH_.*|ACTIONS_.*|INPUT_.*|MLP_.*|RUNNER_TRACKI
 def visible(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables of this process that a training command may see."""
     return {k: v for k, v in environ.items() if k in JOB_VARIABLES or not HIDDEN.match(k)}
+
+
+def for_loading(environ: Mapping[str, str]) -> dict[str, str]:
+    """The same for code that only loads a model and predicts: no way to MLflow, and nothing that is a secret.
+
+    Training logs to MLflow and may read the team's stores; a model that is judged has no business with either.
+    """
+    seen = visible(environ)
+    return {k: v for k, v in seen.items() if not k.startswith("MLFLOW_TRACKING_") and not secrets_in({k: v})}
 
 
 def executables(environment: Environment, digest: str, repo: Path, cache: Path, say: Callable[[str], None]) -> Path:

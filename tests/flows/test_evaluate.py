@@ -182,8 +182,17 @@ model = Spy()
         ),
     )
     trained(run, repo)
-    done = run("evaluate", repo, GITHUB_TOKEN="ghs_verysecret1", MY_SECRET="hushhush")
+    secrets = {
+        "GITHUB_TOKEN": "ghs_verysecret1",
+        "MY_SECRET": "hushhush",
+        "MLFLOW_TRACKING_PASSWORD": "open sesame",
+        "AWS_SECRET_ACCESS_KEY": "wJalrXUtnFEMI",
+        "HF_TOKEN": "hf_123456789",
+        "WAREHOUSE_URL": "postgres://reader:wizard1@127.0.0.1/flights",
+    }
+    done = run("evaluate", repo, **secrets)
     assert done.returncode == 0, done.stdout + done.stderr
     environ, columns = json.loads((tmp_path / "seen").read_text())
-    assert not {"GITHUB_TOKEN", "MY_SECRET"} & set(environ)
+    assert not {*secrets, "MLFLOW_TRACKING_URI"} & set(environ)
+    assert "PATH" in environ
     assert columns == ["x", "noise"]
