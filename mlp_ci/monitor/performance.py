@@ -6,34 +6,30 @@ alarm needs the whole confidence interval to lie beyond the drop that the team a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from mlp_ci import dvc
 from mlp_ci.data.duck import open_file
 from mlp_ci.data.duck_sql import quoted
 from mlp_ci.data.plan import types_wanted
 from mlp_ci.errors import InputError, MlpError
+from mlp_ci.evaluate.bootstrap import estimates
+from mlp_ci.evaluate.metrics import BINARY, METRICS, MULTICLASS, REGRESSION, THRESHOLD, Array, Metric, Predictions
 from mlp_ci.monitor.look import WINDOW, load_rows
 from mlp_ci.report import Finding, Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
-
     from mlp_ci.monitor.windows import Span
     from mlp_ci.spec.model import ModelSpec
 
-    Numbers = np.ndarray[Any, np.dtype[Any]]
-
 PASS, ALARM, INSUFFICIENT = "pass", "alarm", "insufficient"
 REQUEST = "request_id"
-RESAMPLES = 200
-# More labelled rows than this are sampled: the interval is then narrower than any drop that a team writes down.
-MOST_ROWS = 50_000
-SEED = 17
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,15 +76,6 @@ class PerformanceLook:
         return Finding(check="performance", outcome=outcome, subject=self.metric, message=message, severity=severity)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """``compute(labels, predictions)``; ``better`` is 1 where more is better and -1 where less is."""
-
-    compute: Callable[[Numbers, Numbers], float]
-    better: int
-    two_classes: bool = False
-
-
 def look_at_performance(
     repo: Path, spec: ModelSpec, parts: list[Path], span: Span, version: int, evidence: Mapping[str, Any]
 ) -> PerformanceLook | None:
@@ -108,7 +95,7 @@ def look_at_performance(
         value, low, high = measure(metric, labels, predictions, spec.monitor.drift.min_rows)
     except MlpError as error:
         return PerformanceLook(**{**vars(unknown), "reason": error.what})
-    drop = (expected - high) if metric.better > 0 else (low - expected)
+    drop = (expected - high) if metric.higher_is_better else (low - expected)
     return PerformanceLook(
         metric=wanted.metric,
         outcome=ALARM if drop > wanted.max_drop else PASS,
@@ -132,30 +119,19 @@ def evidence_value(evidence: Mapping[str, Any], metric: str) -> float:
     return float(value)
 
 
-def measure(metric: Metric, labels: Numbers, predictions: Numbers, min_rows: int) -> tuple[float, float, float]:
-    """The metric and its 95 % bootstrap interval (percentiles; Efron 1979). InputError when the rows do not decide."""
-    import numpy as np
-
+def measure(metric: Metric, labels: Array, predictions: Array, min_rows: int) -> tuple[float, float, float]:
+    """The metric and its 95 % interval, made as the evidence's are. InputError when the rows do not decide."""
     if len(labels) < min_rows:
         msg = f"{len(labels):,} labelled rows, {min_rows:,} are needed"
         raise InputError(msg)
-    if metric.two_classes and len(np.unique(labels)) != 2:
-        msg = "the labels of this window do not have two classes"
+    found = estimates([metric], predictions_of(metric, labels, predictions))[metric.name]
+    if found.low is None or found.high is None:
+        msg = f"{metric.name} is not defined on the rows of this window"
         raise InputError(msg)
-    random = np.random.default_rng(SEED)
-    if len(labels) > MOST_ROWS:
-        chosen = random.choice(len(labels), MOST_ROWS, replace=False)
-        labels, predictions = labels[chosen], predictions[chosen]
-    values = []
-    for _ in range(RESAMPLES):
-        rows = random.integers(0, len(labels), len(labels))
-        if not metric.two_classes or len(np.unique(labels[rows])) == 2:
-            values.append(metric.compute(labels[rows], predictions[rows]))
-    low, high = np.quantile(values, [0.025, 0.975])
-    return metric.compute(labels, predictions), float(low), float(high)
+    return found.value, found.low, found.high
 
 
-def _joined(repo: Path, spec: ModelSpec, parts: list[Path], span: Span, version: int) -> tuple[Numbers, Numbers]:
+def _joined(repo: Path, spec: ModelSpec, parts: list[Path], span: Span, version: int) -> tuple[Array, Array]:
     """Labels and predictions of the rows that have both, as numbers."""
     data, path = spec.data, spec.monitor.labels or ""
     file = dvc.pull(repo, [path])[path]
@@ -182,9 +158,7 @@ def _joined(repo: Path, spec: ModelSpec, parts: list[Path], span: Span, version:
     return _plain(found["label"]), _plain(found["prediction"])
 
 
-def _plain(values: Any) -> Numbers:
-    import numpy as np
-
+def _plain(values: Any) -> Array:
     return np.asarray(np.ma.compressed(values), dtype=float)
 
 
@@ -200,47 +174,40 @@ def _join_columns(labels: set[str], log: set[str], key: tuple[str, ...], path: s
 
 # ---------------------------------------------------------------- metrics
 
+# Classes by name are not in the log as numbers, and what is measured rather than computed needs no labels.
+LIVE = {m.name: m for m in METRICS.values() if m.values and set(m.tasks) != {MULTICLASS}}
+
 
 def metric_named(name: str) -> Metric:
-    """The metric of this name. InputError names those that can be measured on live data."""
-    if name not in METRICS:
-        msg = f"{name} cannot be measured on live data; possible are {', '.join(sorted(METRICS))}"
+    """The metric of this name, as in the evidence. InputError names those that can be measured on live data."""
+    if name not in LIVE:
+        msg = f"{name} cannot be measured on live data; possible are {', '.join(sorted(LIVE))}"
         raise InputError(msg)
-    return METRICS[name]
+    return LIVE[name]
 
 
-def roc_auc(labels: Numbers, predictions: Numbers) -> float:
-    """Area under the ROC curve, as the Mann-Whitney statistic with ties shared (Hanley & McNeil 1982)."""
-    import numpy as np
+def predictions_of(metric: Metric, labels: Array, predictions: Array) -> Predictions:
+    """Labels and logged predictions as the evidence's metrics take them; the larger of two labels is the positive one.
 
-    _, inverse, counts = np.unique(predictions, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    positive = labels == labels.max()
-    n, m = int(positive.sum()), int((~positive).sum())
-    return float((ranks[positive].sum() - n * (n + 1) / 2) / (n * m))
-
-
-def accuracy(labels: Numbers, predictions: Numbers) -> float:
-    """Share of right answers. Labels of 0 and 1 with predictions between them are probabilities, cut at a half."""
-    import numpy as np
-
-    if np.isin(labels, (0, 1)).all() and ((predictions >= 0) & (predictions <= 1)).all():
-        predictions = (predictions >= 0.5).astype(float)
-    return float((labels == predictions).mean())
-
-
-def _log_loss(labels: Numbers, predictions: Numbers) -> float:
-    import numpy as np
-
-    p = np.clip(predictions, 1e-15, 1 - 1e-15)
-    return float(-(labels * np.log(p) + (1 - labels) * np.log(1 - p)).mean())
-
-
-METRICS: Mapping[str, Metric] = {
-    "roc_auc": Metric(compute=roc_auc, better=1, two_classes=True),
-    "accuracy": Metric(compute=accuracy, better=1),
-    "log_loss": Metric(compute=_log_loss, better=-1),
-    "brier": Metric(compute=lambda y, p: float(((y - p) ** 2).mean()), better=-1),
-    "rmse": Metric(compute=lambda y, p: float(((y - p) ** 2).mean() ** 0.5), better=-1),
-    "mae": Metric(compute=lambda y, p: float(abs(y - p).mean()), better=-1),
-}
+    Predictions between 0 and 1 are probabilities, cut at a half where a class is asked for; others are classes, or
+    scores where only their order counts. InputError when the metric needs what is not there.
+    """
+    if REGRESSION in metric.tasks:
+        return Predictions(task=REGRESSION, target=labels, label=predictions)
+    shares = bool(((predictions >= 0) & (predictions <= 1)).all())
+    flags = bool(np.isin(labels, (0, 1)).all())
+    if metric.name == "accuracy" and not (shares and flags):
+        return Predictions(task=BINARY, target=labels, label=predictions)
+    if metric.name != "accuracy" and len(np.unique(labels)) != 2:
+        msg = "the labels of this window do not have two classes"
+        raise InputError(msg)
+    if metric.name in ("log_loss", "brier") and not shares:
+        msg = f"{metric.name} needs probabilities, and the log has predictions that are none"
+        raise InputError(msg)
+    positive = 1.0 if flags else labels.max()
+    return Predictions(
+        task=BINARY,
+        target=(labels == positive).astype(int),
+        label=(predictions >= THRESHOLD if shares else predictions == positive).astype(int),
+        probability=predictions,
+    )

@@ -12,8 +12,9 @@ import pytest
 import sklearn.metrics
 
 from mlp_ci.errors import InputError
+from mlp_ci.evaluate.metrics import value_of
 from mlp_ci.monitor import performance
-from mlp_ci.monitor.performance import METRICS, PerformanceLook, look_at_performance, measure
+from mlp_ci.monitor.performance import PerformanceLook, look_at_performance, measure
 from mlp_ci.monitor.windows import Span
 from mlp_ci.report import Outcome
 from mlp_ci.spec.model import ModelSpec
@@ -140,18 +141,35 @@ def test_no_traffic(tmp_path: Path) -> None:
     assert found.reason == "no predictions in this window"
 
 
+def value(name: str, labels: Any, predictions: Any) -> float:
+    metric = performance.metric_named(name)
+    return value_of(metric, performance.predictions_of(metric, labels, predictions))
+
+
 @pytest.mark.parametrize("seed", range(5))
-def test_metrics_are_those_of_scikit_learn(seed: int) -> None:
+def test_metrics_are_those_of_the_evidence_and_of_scikit_learn(seed: int) -> None:
     random = np.random.default_rng(seed)
     y = random.integers(0, 2, 500).astype(float)
     p = np.round(np.clip(0.3 * y + random.uniform(0, 0.7, 500), 0, 1), 2)
-    assert METRICS["roc_auc"].compute(y, p) == pytest.approx(sklearn.metrics.roc_auc_score(y, p))
-    assert METRICS["accuracy"].compute(y, p) == pytest.approx(sklearn.metrics.accuracy_score(y, p >= 0.5))
-    assert METRICS["log_loss"].compute(y, p) == pytest.approx(sklearn.metrics.log_loss(y, np.clip(p, 1e-15, 1 - 1e-15)))
-    assert METRICS["brier"].compute(y, p) == pytest.approx(sklearn.metrics.brier_score_loss(y, p))
+    assert value("roc_auc", y, p) == pytest.approx(sklearn.metrics.roc_auc_score(y, p))
+    assert value("roc_auc", y + 1, 10 * p) == pytest.approx(sklearn.metrics.roc_auc_score(y, p)), (
+        "any score has an order"
+    )
+    assert value("pr_auc", y, p) == pytest.approx(sklearn.metrics.average_precision_score(y, p))
+    assert value("accuracy", y, p) == pytest.approx(sklearn.metrics.accuracy_score(y, p >= 0.5))
+    assert value("f1", y, p) == pytest.approx(sklearn.metrics.f1_score(y, p >= 0.5))
+    assert value("log_loss", y, p) == pytest.approx(sklearn.metrics.log_loss(y, p))
+    assert value("brier", y, p) == pytest.approx(sklearn.metrics.brier_score_loss(y, p))
+    classes, guesses = random.integers(1, 5, 500).astype(float), random.integers(1, 5, 500).astype(float)
+    assert value("accuracy", classes, guesses) == pytest.approx(sklearn.metrics.accuracy_score(classes, guesses))
     z = random.normal(size=500)
-    assert METRICS["rmse"].compute(z, p) == pytest.approx(sklearn.metrics.root_mean_squared_error(z, p))
-    assert METRICS["mae"].compute(z, p) == pytest.approx(sklearn.metrics.mean_absolute_error(z, p))
+    assert value("rmse", z, p) == pytest.approx(sklearn.metrics.root_mean_squared_error(z, p))
+    assert value("mae", z, p) == pytest.approx(sklearn.metrics.mean_absolute_error(z, p))
+
+
+def test_scores_are_no_probabilities() -> None:
+    with pytest.raises(InputError, match="brier needs probabilities"):
+        value("brier", np.asarray([0.0, 1.0]), np.asarray([-3.0, 7.0]))
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
@@ -159,7 +177,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     inside = 0
     for _ in range(60):
         y = (random.uniform(size=600) < 0.7).astype(float)
-        _, low, high = measure(METRICS["accuracy"], y, np.ones(600), 100)
+        _, low, high = measure(performance.metric_named("accuracy"), y, np.ones(600), 100)
         inside += low <= 0.7 <= high
     assert inside >= 51
 
