@@ -20,6 +20,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.progress import doing
 
 # Hashing runs at about 600 MB/s; below this size a note about an unchanged file saves nothing.
 NOTE_FROM_BYTES = 64 * 1024 * 1024
@@ -53,6 +54,7 @@ def pull(repo: Path, paths: Sequence[str]) -> dict[str, Path]:
     Raises InputError for a file that is not tracked, was changed, was never pushed or is empty, and OutsideError
     when the remote does not answer.
     """
+    doing(f"looking for {', '.join(paths)}")
     tracked = [_tracked(repo, path) for path in paths]
     missing = sorted({t.path for t in tracked if not _is_here(repo, t)})
     if missing:

@@ -12,12 +12,17 @@ import typer
 
 from mlp_ci import __version__
 from mlp_ci.errors import EXIT_BROKEN_PIPE, EXIT_BUG, EXIT_INTERRUPTED, EXIT_OK, GateError, MlpError, OutsideError
+from mlp_ci.progress import shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from mlp_ci.report import Report
+
+
+# They print while they run, and show by themselves that they do.
+OWN_PROGRESS = {"train", "sandbox demo"}
 
 
 def bug(error: Exception) -> int:
@@ -84,7 +89,7 @@ class Presenter:
 
     def __call__(self, flow: Callable[[], Report]) -> int:
         try:
-            return self._show(flow())
+            return self._show(self._watched(flow))
         except MlpError as error:
             return self._show_error(error)
         except BrokenPipeError:
@@ -101,6 +106,12 @@ class Presenter:
             return self._show_bug(error)
         except Exception as error:
             return self._show_bug(error)
+
+    def _watched(self, flow: Callable[[], Report]) -> Report:
+        if self.command in OWN_PROGRESS:
+            return flow()
+        with shown(self.command):
+            return flow()
 
     def _show(self, report: Report) -> int:
         from mlp_ci import report as reports

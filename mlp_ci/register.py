@@ -11,10 +11,11 @@ from mlp_ci import dvc, git
 from mlp_ci.errors import GateError, InputError, NotApproved, NothingToDo
 from mlp_ci.evaluate import evidence
 from mlp_ci.evaluate.flow import Job, open_job, publish
+from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.spec import MODEL_FILE
 from mlp_ci.tracking import VersionFact, verify_digest
-from mlp_ci.train_key import has_no_effect, uncommitted
+from mlp_ci.train.key import has_no_effect, uncommitted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -135,6 +136,7 @@ def _known(job: Job) -> list[VersionFact]:
 
 def _check_stored(job: Job) -> None:
     """What MLflow holds must be, byte for byte, what was trained and evaluated."""
+    doing("checking the stored model's bytes")
     with tempfile.TemporaryDirectory(prefix="mlp-ci-") as scratch:
         verify_digest(job.tracking.download(job.run.run_id, "model", Path(scratch)), job.run.digest)
 
@@ -159,6 +161,7 @@ def _description(job: Job, commit: str, content: bytes) -> str:
 
 def _store_profile(job: Job) -> None:
     """The profile that drift is measured against: inputs of training and held-out data, predictions for the latter."""
+    doing("profiling the data and the predictions")
     from mlp_ci.data.profile import PREDICTION, Profile, profile_file
 
     data = job.spec.data
@@ -180,6 +183,7 @@ def _store_profile(job: Job) -> None:
 
 def propose_version(job: Job, version: VersionFact, report: Report) -> None:
     """Open or update the promotion pull request of the first stage; in a job only on the default branch."""
+    doing("proposing the promotion")
     place = job.ctx.github
     if place is None or not place.token:
         message = "not proposed: there is no GitHub repository with a token here"

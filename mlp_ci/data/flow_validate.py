@@ -12,6 +12,7 @@ from mlp_ci import clock, dvc
 from mlp_ci.data.duck import open_file
 from mlp_ci.data.judge import Check, FileVerdict, freshness, judge_file
 from mlp_ci.data.plan import types_wanted
+from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.spec.load import load_model
 
@@ -41,6 +42,7 @@ def validate(context: Context) -> Report:
 
 def judge(file: Path, shown_as: str, data: Data) -> FileVerdict:
     """All rules of ``data`` that concern one file, for the file at ``file``."""
+    doing(f"checking {shown_as}")
     with open_file(file, shown_as, types_wanted(data)) as engine:
         return judge_file(engine, data)
 

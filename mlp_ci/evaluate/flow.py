@@ -21,12 +21,13 @@ from mlp_ci.evaluate.gates import Champion, Measured, Verdict, judge, shown
 from mlp_ci.evaluate.metrics import computable, metric_called
 from mlp_ci.evaluate.predict import Predicted, predict, single_row_python
 from mlp_ci.evaluate.rows import HeldOut, read_held_out
+from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.spec import load_model
 from mlp_ci.tracking import RunFact, Tracking, artifact_digest, verify_digest
 from mlp_ci.train import environment
 from mlp_ci.train.flow import connect_to
-from mlp_ci.train_key import TrainKey, train_key, work_folder
+from mlp_ci.train.key import TrainKey, train_key, work_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -141,6 +142,7 @@ def cached_model(ctx: Context, tracking: Tracking, run_id: str, digest: str) -> 
 
 def find_champions(job: Job) -> dict[str, Champion]:
     """Stage → the version that has the stage now, for every stage that a gate compares with; not yet measured."""
+    doing("looking for the versions to compare with")
     found = {}
     for stage in sorted({g.versus for g in job.spec.evaluate.gates if g.versus}):
         number = job.tracking.alias(job.spec.name, stage)
@@ -207,6 +209,7 @@ def _tried(champion: Champion, said: Predicted | MlpError, folder: Path) -> Cham
 
 def _predict(job: Job, folders: list[Path], held_out: HeldOut) -> list[Predicted | MlpError]:
     """In the training environment and without the job's secrets: loading a model runs code of the team."""
+    doing("predicting the held-out rows")
     environ = environment.for_loading(os.environ)
     kind = job.spec.train.environment
     if kind.kind == "inherit":
@@ -221,6 +224,7 @@ def _predict(job: Job, folders: list[Path], held_out: HeldOut) -> list[Predicted
 
 
 def _measure(predicted: Predicted, folder: Path) -> Measured:
+    doing("computing metrics and their intervals")
     found = estimates(computable(predicted.predictions), predicted.predictions)
     if len(predicted.latency_ms):
         for name, share in (("latency_p50_ms", 0.5), ("latency_p99_ms", 0.99)):

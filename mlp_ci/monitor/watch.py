@@ -18,6 +18,7 @@ from mlp_ci.monitor.look import look_at
 from mlp_ci.monitor.performance import look_at_performance
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Verdict, names_of
 from mlp_ci.monitor.windows import Span, Window, log_parts, resolve
+from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def live_version(context: Context, tracking: Tracking, model: str, stage: str) -
 
 def judge(spec: ModelSpec, version: VersionFact, facts: Facts, span: Span, stage: str) -> Verdict:
     """Measure and decide; nothing is written."""
+    doing(f"reading the prediction log of {stage}, {span}")
     parts = log_parts(facts.log, spec.name, stage, span)
     look = look_at(parts, span, version.number, spec.data, facts.reference)
     alpha = risk_of_a_look(spec)
@@ -135,6 +137,7 @@ def _write_page(verdict: Verdict, page: Path) -> None:
 
 def _remember(tracking: Tracking, verdict: Verdict, page: Path) -> None:
     """Store the page and the verdict with the run; ``latest`` stays that of the newest window."""
+    doing("keeping the report with the version's run")
     run_id, name = verdict.version.run_id, verdict.file_name
     latest = f"{verdict.stage}-latest.json"
     with tempfile.TemporaryDirectory(prefix="mlp-ci-") as folder:

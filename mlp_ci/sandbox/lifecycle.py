@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mlp_ci import clock
 from mlp_ci.errors import OutsideError
+from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.sandbox import home as homes
 from mlp_ci.sandbox.home import Home
@@ -148,6 +149,7 @@ def _start(home: Home, name: str, command: list[str]) -> Process:
 
 
 def _wait_until_it_answers(home: Home, name: str, address: str) -> None:
+    doing(f"waiting for {name}")
     import httpx
 
     deadline = time.monotonic() + START_SECONDS

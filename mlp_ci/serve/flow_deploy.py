@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import GateError, InputError, MlpError, NotApproved, NothingToDo, RolloutAborted
+from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.serve import artefacts
 from mlp_ci.serve.shifting import Rollout, roll_out
@@ -245,6 +246,7 @@ def _mend_alias(job: Job, place: Place, entry: StageEntry) -> list[Finding]:
 
 def _verify(job: Job, place: Place, entry: StageEntry) -> tuple[str, list[Finding]]:
     """The commit that asks for the entry, and the rules that hold; raises NotApproved with those that do not."""
+    doing(f"{place.stage}: verifying approvals and evidence")
     stage = place.stage
     held = next((h for h in job.target.held(place) if h.digest == entry.digest and not h.known), None)
     if held:
@@ -296,6 +298,7 @@ def _verify_alone(job: Job, stage: str, entry: StageEntry) -> list[Finding]:
 
 def _obtain(job: Job, stage: str, entry: StageEntry) -> Release:
     """The release that the entry names: registered, gated, with the same bytes, on this machine."""
+    doing(f"{stage}: fetching version {entry.version} and verifying its digest")
     version = job.tracking.version(job.model.name, entry.version)
     name = f"version {entry.version} of {job.model.name}"
     if version.gate != "pass":

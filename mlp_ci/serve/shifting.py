@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci import clock
 from mlp_ci.errors import InputError, RolloutAborted
+from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome
 from mlp_ci.serve import artefacts
 from mlp_ci.serve.rollout import Action, Pace, Seen, judge, steps_left
@@ -95,6 +96,7 @@ def _clear_other_canary(target: Target, place: Place, release: Release) -> None:
 
 
 def _try_out(target: Target, place: Place, release: Release) -> Finding:
+    doing(f"{place.stage}: trying version {release.version} before any traffic")
     body = artefacts.example_body(release.artefact)
     if body is None:
         message = "the model was saved without an input example, so nothing was tried before it got traffic"

@@ -1,0 +1,58 @@
+"""Progress is for somebody who waits at a terminal, and for nobody else."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+
+CODE = """
+import time
+from mlp_ci.progress import doing, shown
+with shown("deploy"):
+    doing("fetching version [3]")
+    time.sleep({seconds})
+print("done")
+"""
+
+
+def at_a_terminal(seconds: float, **env: str) -> str:
+    """What a terminal shows on stderr while the code runs."""
+    leader, follower = pty.openpty()
+    command = [sys.executable, "-c", CODE.format(seconds=seconds)]
+    settings = {**os.environ, "TERM": "xterm", "COLUMNS": "100", **env}
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower, env=settings
+    ) as run:
+        os.close(follower)
+        seen = b""
+        try:
+            while chunk := os.read(leader, 4096):
+                seen += chunk
+        except OSError:  # how Linux says that the other side is closed
+            assert run.stdout is not None
+            assert run.stdout.read() == b"done\n"
+    os.close(leader)
+    return seen.decode()
+
+
+def test_what_takes_long_is_shown_with_its_time() -> None:
+    seen = at_a_terminal(1.6)
+    assert "fetching version [3]" in seen
+    assert "0:00:01" in seen
+
+
+def test_what_is_quick_shows_nothing() -> None:
+    assert "fetching" not in at_a_terminal(0.1)
+
+
+def test_a_job_shows_nothing() -> None:
+    assert at_a_terminal(1.2, GITHUB_ACTIONS="true") == ""
+
+
+def test_a_pipe_shows_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE.format(seconds=1.2)], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout + done.stderr == "done\n"
