@@ -7,9 +7,10 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from mlp_ci import dvc
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.report import commands_stopped
+
+from mlp_ci import dvc
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -55,8 +56,8 @@ def refresh_environment(environ: dict[str, str], now: datetime, first: str, kind
 def _run_command(ctx: Context, model: ModelSpec, now: datetime) -> None:
     from mlp_ci.train.command import Command, run, stop_left_over
     from mlp_ci.train.environment import executables
+    from mlp_ci.train.key import environment_digest
     from mlp_ci.train.relay import Mask, last_lines, secrets_in
-    from mlp_ci.train_key import environment_digest
 
     refresh = model.data.refresh
     if refresh is None:

