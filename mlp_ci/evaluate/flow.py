@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from mlp_ci import dvc
 from mlp_ci.errors import InputError, MlpError
+from mlp_ci.evaluate import evidence
 from mlp_ci.evaluate.bootstrap import Estimate, estimates
 from mlp_ci.evaluate.gates import Champion, Measured, Verdict, judge, shown
 from mlp_ci.evaluate.metrics import computable, metric_called
@@ -22,12 +25,9 @@ from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.spec import load_model
 from mlp_ci.tracking import RunFact, Tracking, artifact_digest, verify_digest
-from mlp_ci.train.key import TrainKey, train_key, work_folder
-
-from mlp_ci import dvc
-from mlp_ci.evaluate import evidence
 from mlp_ci.train import environment
 from mlp_ci.train.flow import connect_to
+from mlp_ci.train.key import TrainKey, train_key, work_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

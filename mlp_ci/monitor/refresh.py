@@ -7,10 +7,9 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
+from mlp_ci import dvc
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.report import commands_stopped
-
-from mlp_ci import dvc
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -10,16 +10,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TextIO
 
+from mlp_ci import clock, dvc
 from mlp_ci.errors import MlpError, OutsideError
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.spec import load_model
 from mlp_ci.tracking import RunFact, Tracking, connect
+from mlp_ci.train import held_out, lease
 from mlp_ci.train.attempt import Folders, Interrupted, Trained, already_here, attempt, failure, finished, say
 from mlp_ci.train.command import Ended, stop_left_over
 from mlp_ci.train.key import TrainKey, ignored, train_key, uncommitted, work_folder
-
-from mlp_ci import clock, dvc
-from mlp_ci.train import held_out, lease
 from mlp_ci.train.record import hardware_tags, read_params, run_tags
 
 if TYPE_CHECKING:

@@ -11,11 +11,10 @@ import socket
 import subprocess
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci import dvc, git
 from mlp_ci.errors import InputError
 from mlp_ci.train.key import TrainKey, uncommitted
 from mlp_ci.train.output import flatten
-
-from mlp_ci import dvc, git
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,7 +21,7 @@ from mlp_ci.serve.rollout import Pace
 from mlp_ci.serve.shifting import Rollout, roll_out
 from mlp_ci.serve.targets import Release, local
 from mlp_ci.spec import Quarantined, parse_model, parse_promotion
-from mlp_ci.train_key import TrainKey
+from mlp_ci.train.key import TrainKey
 from tests import promotion
 from tests.flows.served import BETTER, GOOD, Scene, messages, scene
 

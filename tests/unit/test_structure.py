@@ -15,6 +15,7 @@ LAYERS = {
     "__init__": 0,
     "printable": 0,
     "clock": 1,
+    "progress": 1,
     "report": 1,
     "spec": 2,
     "git": 3,
@@ -82,7 +83,7 @@ ONLY_USERS = {
     "github": {"github"},
     "dvc": set(),  # dvc.py runs the program, whose import takes a second
     "duckdb": {"data", "monitor/look.py"},
-    "rich": {"report.py", "sandbox/demo"},
+    "rich": {"report.py", "progress.py", "sandbox/demo"},
     "requests": {"github"},
     "sklearn": set(),
     "uvicorn": {"serve/server.py", "sandbox"},
