@@ -53,7 +53,8 @@ def _read(file: Path) -> bytes:
         return file.read_bytes()
     except OSError as error:
         what = f"the file cannot be read: {error.strerror}"
-        raise SpecError([Problem(what=what, file=str(file))]) from error
+        fix = "correct the path, or put a file there that this user may read"
+        raise SpecError([Problem(what=what, file=str(file), fix=fix)]) from error
 
 
 def _agree(specs: dict[str, object], repo: Path) -> list[Problem]:

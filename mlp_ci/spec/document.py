@@ -72,16 +72,22 @@ class Document:
             path, key = path[:-1], True
 
 
-def read_document(path: Path, *, shown_as: str | None = None) -> Document:
-    """Read and parse ``path``; raises SpecError with every problem of the file's form."""
+MISSING = "run `mlp-ci init` to start a model repository, or pass its folder with --path"
+
+
+def read_document(path: Path, *, shown_as: str | None = None, missing: str = MISSING) -> Document:
+    """Read and parse ``path``; raises SpecError with every problem of the file's form.
+
+    ``missing`` is the cure for a file that is not there.
+    """
     name = shown_as or str(path)
     try:
         raw = path.read_bytes()
     except FileNotFoundError as error:
-        fix = "run `mlp-ci init` to start a model repository, or pass its folder with --path"
-        raise SpecError([Problem(what="the file does not exist", file=name, fix=fix)]) from error
+        raise SpecError([Problem(what="the file does not exist", file=name, fix=missing)]) from error
     except OSError as error:
-        raise SpecError([Problem(what=f"the file cannot be read: {error.strerror}", file=name)]) from error
+        fix = "put a file there that this user may read"
+        raise SpecError([Problem(what=f"the file cannot be read: {error.strerror}", file=name, fix=fix)]) from error
     return parse_document(raw, name)
 
 
@@ -130,10 +136,17 @@ def _compose(document: Document, text: str) -> yaml.Node | None:
         mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
         what = f"not valid YAML: {error.problem or error.context}"
         raise SpecError([document.problem(what, mark, _yaml_hint(document, mark))]) from error
-    except yaml.YAMLError as error:  # characters that YAML forbids; carries no mark
-        raise SpecError([Problem(what=f"not valid YAML: {error}", file=document.file)]) from error
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position].split("\n")
+        mark = Mark(len(before), len(before[-1]) + 1)
+        what = f"the character U+{error.character:04X} is not allowed in YAML"
+        raise SpecError([document.problem(what, mark, "delete it: most editors do not show it")]) from error
+    except yaml.YAMLError as error:
+        fix = "check the file with a YAML editor"
+        raise SpecError([Problem(what=f"not valid YAML: {error}", file=document.file, fix=fix)]) from error
     except RecursionError as error:
-        raise SpecError([Problem(what="the file is nested too deeply", file=document.file)]) from error
+        what, fix = "the file is nested too deeply", "the files of mlp-ci nest at most a few levels"
+        raise SpecError([Problem(what=what, file=document.file, fix=fix)]) from error
 
 
 def _yaml_hint(document: Document, mark: Mark) -> str:

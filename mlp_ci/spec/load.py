@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import typing
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,7 +50,8 @@ def parse_model(raw: bytes, name: str = MODEL_FILE) -> ModelSpec:
 
 def load_platform(file: Path) -> PlatformSpec:
     """``platform.yaml`` at ``file``."""
-    return _validated(read_document(file), PlatformSpec)
+    missing = "correct the path that --platform or MLP_PLATFORM gives, or leave it out to use the organisation's file"
+    return _validated(read_document(file, missing=missing), PlatformSpec)
 
 
 def parse_platform(raw: bytes, name: str = PLATFORM_FILE) -> PlatformSpec:
@@ -66,13 +68,21 @@ def _validated(document: Document, kind: type[Spec]) -> Spec:
     value = _without_extensions(document.value)
     if not isinstance(value, dict):
         what = "the file is empty" if value is None else "the file must hold keys and values"
-        fix = f"`mlp-ci schema {kind.__name__.removesuffix('Spec').lower()}` prints what belongs in it"
+        fix = f"{_schema_of(kind)} prints what belongs in it"
         raise SpecError([Problem(what=what, file=document.file, line=1, column=1, fix=fix)])
     try:
         return kind.model_validate(value)
     except ValidationError as error:
         items = _one_per_place(document, [dict(item) for item in error.errors(include_url=False)])
-        raise SpecError([_problem(document, kind, item) for item in items]) from None
+        raise SpecError([_with_cure(_problem(document, kind, item), kind) for item in items]) from None
+
+
+def _schema_of(kind: type[BaseModel]) -> str:
+    return f"`mlp-ci schema {kind.__name__.removesuffix('Spec').lower()}`"
+
+
+def _with_cure(problem: Problem, kind: type[BaseModel]) -> Problem:
+    return problem if problem.fix else replace(problem, fix=f"{_schema_of(kind)} prints what may stand here")
 
 
 def _one_per_place(document: Document, items: list[dict[str, Any]]) -> list[dict[str, Any]]:

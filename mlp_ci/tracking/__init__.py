@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError
-from mlp_ci.tracking.address import first_contact
+from mlp_ci.tracking.address import first_contact, require_address
 from mlp_ci.tracking.artifact import artifact_digest, verify_digest
 from mlp_ci.tracking.client import Tracking
 from mlp_ci.tracking.facts import RunFact, VersionFact
@@ -34,6 +34,7 @@ def connect(ctx: Context, platform: PlatformSpec | None = None) -> Tracking:
             why="every run, version and evidence file is remembered there",
             fix="set MLFLOW_TRACKING_URI, or `tracking: {uri: …}` in the organisation's platform.yaml",
         )
+    require_address(uri)
     uri = uri.rstrip("/")
     if uri.startswith(("http://", "https://")):
         first_contact(uri)

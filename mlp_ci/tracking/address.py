@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 FIRST_CONTACT_SECONDS = 4.0
+ADDRESS = "MLFLOW_TRACKING_URI looks like http://mlflow.example.com:5000"
 # A request that hangs or fails is worth three more tries (about ten seconds), not MLflow's default of minutes.
 _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
@@ -34,6 +35,18 @@ def shown(uri: str) -> str:
     return re.sub(r"//[^/@]*@", "//", uri)
 
 
+def require_address(uri: str) -> None:
+    """Refuse what cannot be an address of MLflow: a scheme that MLflow does not know, or a server without a name.
+
+    A path or a file, which have no scheme, are MLflow's to judge.
+    """
+    scheme, separator, rest = uri.partition("://")
+    known = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc", "uc")
+    if separator and (scheme.split("+")[0] not in known or (scheme.startswith("http") and not rest.strip("/"))):
+        msg = f"{shown(uri)!r} is not an address of MLflow"
+        raise InputError(msg, fix=ADDRESS)
+
+
 def first_contact(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{shown(uri)}/health", timeout=FIRST_CONTACT_SECONDS):
@@ -44,7 +57,7 @@ def first_contact(uri: str) -> None:
         reason = f"it answered {error.code}"
     except (ValueError, http.client.InvalidURL) as error:
         msg = f"{shown(uri)!r} is not an address: {error}"
-        raise InputError(msg, fix="MLFLOW_TRACKING_URI looks like http://mlflow.example.com:5000") from error
+        raise InputError(msg, fix=ADDRESS) from error
     except OSError as error:
         reason = str(getattr(error, "reason", "") or error or type(error).__name__)
     msg_0 = f"MLflow at {shown(uri)} cannot be reached: {reason}"
