@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from mlp_ci.errors import MlpError, OutsideError, Problem, SpecError
 from mlp_ci.printable import in_one_line, indented, markdown_code, markdown_text, printable
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # GitHub shows ten annotations of a kind per step and drops the rest.
 ANNOTATIONS_PER_STEP = 10
 LOG_WIDTH = 160
+WIDEST_NAME, WIDEST_WORD = 40, 12  # columns of a table that are narrower than this are never made narrower
 SUMMARY_LIMIT = 1024 * 1024
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -171,8 +172,13 @@ def _rich_table(table: Table) -> Any:
     title = _escaped(in_one_line(table.title)) or None
     drawn = RichTable(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
     for index, name in enumerate(table.columns):
-        numeric = bool(table.rows) and all(isinstance(r[index], int | float) or r[index] is None for r in table.rows)
-        drawn.add_column(_escaped(in_one_line(name)), justify="right" if numeric else "left")
+        cells = [cell_text(row[index]) for row in table.rows]
+        numeric = bool(cells) and all(isinstance(r[index], int | float) or r[index] is None for r in table.rows)
+        # What a row is about stays whole; elsewhere words do, and a terminal too narrow for that breaks the lines.
+        whole = [name, *cells] if index == 0 else [word for text in (name, *cells) for word in text.split()]
+        least = min(max(map(len, whole), default=1), WIDEST_WORD if index else WIDEST_NAME)
+        justify: Literal["left", "right"] = "right" if numeric else "left"
+        drawn.add_column(_escaped(in_one_line(name)), justify=justify, overflow="fold", min_width=least)
     for row in table.rows:
         drawn.add_row(*map(_rich_cell, row))
     return drawn
