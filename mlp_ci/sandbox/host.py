@@ -16,6 +16,7 @@ from mlp_ci.sandbox.forge_queue import ForgeQueue
 from mlp_ci.sandbox.home import ORG, Home
 from mlp_ci.sandbox.organisation import ACTIONS_REF, actions_folder, seed
 from mlp_ci.sandbox.runner import Runner
+from mlp_ci.sandbox.schedule import Scheduler
 
 
 def serve(home: Home) -> None:
@@ -25,11 +26,10 @@ def serve(home: Home) -> None:
         signal.signal(number, lambda *_: stop.set())
     server = ForgeServer(home.root / "forge", home.forge_port, pages=pages)
     seed(server.forge, home)
-    queue = ForgeQueue(server.forge)
-    queue.recover()
-    runner = Runner(queue, place_of(home))
+    runner = Runner(ForgeQueue(server.forge), place_of(home))
     with server:
         runner.start()
+        threading.Thread(target=Scheduler(server.forge).run, args=(stop,), name="schedules", daemon=True).start()
         stop.wait()
         runner.stop()
 

@@ -180,30 +180,26 @@ def clone(worker: Person, full_name: str, folder: Path) -> None:
 
 def tick(root: Path, full_name: str) -> Report:
     """Let every scheduled workflow of a repository run now."""
-    from mlp_ci.sandbox.forge import events, runs
+    from mlp_ci.sandbox.forge import events
     from mlp_ci.sandbox.forge.access import open_forge
     from mlp_ci.sandbox.forge.seed import repo_of
-    from mlp_ci.sandbox.workflows import parse
+    from mlp_ci.sandbox.schedule import crons_of
 
     home = homes.read(root)
     _check_name(full_name)
     forge = open_forge(home.root / "forge", home.forge_url)
     try:
         repo = repo_of(forge, full_name)
-        sha = forge.git.refs(repo, "refs/heads")[f"refs/heads/{repo.default_branch}"]
-        crons = []
-        for path, text in runs.workflow_files(forge, repo, sha).items():
-            schedule = parse(path, text.decode()).on.get("schedule") or ()
-            crons += [str(entry["cron"]) for entry in schedule]
-        for cron in sorted(set(crons)):
+        crons = crons_of(forge, repo)
+        for cron in crons:
             events.scheduled(forge, repo, cron)
     except KeyError as error:
-        msg = f"there is no repository {full_name}, or it is empty"
+        msg = f"there is no repository {full_name}"
         raise InputError(msg, fix=f"see {home.forge_url}") from error
     finally:
         forge.store.close()
-    headline = f"{len(set(crons))} schedule(s) of {full_name} came due" if crons else f"{full_name} has no schedule"
-    report = Report(command="sandbox tick", headline=headline, data={"crons": sorted(set(crons))})
+    headline = f"{len(crons)} schedule(s) of {full_name} came due" if crons else f"{full_name} has no schedule"
+    report = Report(command="sandbox tick", headline=headline, data={"crons": crons})
     report.links = [("runs", f"{home.forge_url}/{full_name}/actions")]
     return report
 
