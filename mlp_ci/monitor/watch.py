@@ -15,6 +15,7 @@ from mlp_ci.data.drift import ColumnDrift, Decision, compare, show_p
 from mlp_ci.data.profile import Profile
 from mlp_ci.errors import GateError, InputError, NothingToDo
 from mlp_ci.monitor.look import look_at
+from mlp_ci.monitor.packing import pack
 from mlp_ci.monitor.performance import look_at_performance
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Verdict, names_of
 from mlp_ci.monitor.windows import Span, Window, log_parts, resolve
@@ -71,6 +72,7 @@ def monitor(context: Context, window: Window, report_file: Path | None, *, fail_
     page = report_file or context.work / FOLDER / f"{verdict.file_name}.html"
     _write_page(verdict, page)
     _remember(tracking, verdict, page)
+    pack(context.prediction_log, spec.name, window.stage, span, now)
     return _report(verdict, page, tracking.run_page(version.run_id), fail_on_drift=fail_on_drift)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ from mlp_ci.clock import parse_instant
 from mlp_ci.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _DATE = re.compile(r"date=(\d{4}-\d{2}-\d{2})")
@@ -53,12 +55,17 @@ def resolve(window: Window, now: datetime, length: timedelta) -> Span:
 def log_parts(log: Path, model: str, stage: str, span: Span) -> list[Path]:
     """The files of the prediction log that can hold rows of the span, in order of time.
 
-    Looks only into the folders of the span's dates and hours, however long the log is. Hidden files are being written.
+    Looks only into the folders of the span's dates and hours, however long the log is. Hidden files are being written,
+    and files that a packed one replaces (see :mod:`mlp_ci.monitor.packing`) are about to go.
     """
+    return [part for _, folder in hours(log, model, stage, span) for part in parts_of(folder)]
+
+
+def hours(log: Path, model: str, stage: str, span: Span) -> Iterator[tuple[datetime, Path]]:
+    """Begin and folder of every hour of the log that touches the span, in order of time."""
     root = log / model / f"stage={stage}"
     if not root.is_dir():
-        return []
-    parts = []
+        return
     for day in sorted(root.iterdir()):
         start = _start(day.name, _DATE, "%Y-%m-%d")
         if start is None or start >= span.until or start + timedelta(days=1) <= span.since:
@@ -66,10 +73,28 @@ def log_parts(log: Path, model: str, stage: str, span: Span) -> list[Path]:
         for hour in sorted(day.iterdir()):
             match = _HOUR.fullmatch(hour.name)
             begin = start + timedelta(hours=int(match[1])) if match else None
-            if begin is None or begin >= span.until or begin + timedelta(hours=1) <= span.since:
-                continue
-            parts += sorted(p for p in hour.glob("*.parquet") if not p.name.startswith("."))
-    return parts
+            if begin is not None and begin < span.until and begin + timedelta(hours=1) > span.since:
+                yield begin, hour
+
+
+def parts_of(hour: Path) -> list[Path]:
+    """The files of one hour that count."""
+    parts = sorted(p for p in hour.glob("*.parquet") if not p.name.startswith("."))
+    replaced = {name for part in parts for name in replaced_by(part)}
+    return [p for p in parts if p.name not in replaced]
+
+
+def replaces_file(packed: Path) -> Path:
+    """Where it is written which files a packed one replaces, until they are gone."""
+    return packed.with_name(f".{packed.stem}.replaces.json")
+
+
+def replaced_by(part: Path) -> list[str]:
+    """Names of the files that ``part`` replaces and that may still be there."""
+    try:
+        return [str(name) for name in json.loads(replaces_file(part).read_text(encoding="utf-8"))]
+    except FileNotFoundError:
+        return []
 
 
 def _start(name: str, pattern: re.Pattern[str], form: str) -> datetime | None:

@@ -82,7 +82,7 @@ ONLY_USERS = {
     },
     "github": {"github"},
     "dvc": set(),  # dvc.py runs the program, whose import takes a second
-    "duckdb": {"data", "monitor/look.py"},
+    "duckdb": {"data", "monitor/look.py", "monitor/packing.py"},
     "rich": {"report.py", "progress.py", "sandbox/demo"},
     "requests": {"github"},
     "sklearn": set(),
