@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 from typing import TYPE_CHECKING
 
-from mlp_ci.errors import InputError
+from mlp_ci.errors import GateError, InputError
+from mlp_ci.serve.targets import Release
+from mlp_ci.spec import PROMOTION_FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mlp_ci.spec import StageEntry
     from mlp_ci.tracking import Tracking
 
 
 def folder_of(home: Path, digest: str) -> Path:
     """Where the artefact with ``digest`` lies, if it is here."""
     return home / "artifacts" / digest.removeprefix("sha256:")
+
+
+def obtain(home: Path, tracking: Tracking, model: str, stage: str, entry: StageEntry) -> Release:
+    """The release that the entry of a stage names: registered, gated, with the same bytes, on this machine."""
+    version = tracking.version(model, entry.version)
+    name = f"version {entry.version} of {model}"
+    if version.gate != "pass":
+        msg = f"{name} did not pass its gate (it says {version.gate or 'nothing'})"
+        raise GateError(msg, fix="promote a version that passed")
+    if version.digest != entry.digest:
+        msg = f"{name} has the digest {version.digest or 'none'}, {PROMOTION_FILE} asks for {entry.digest}"
+        why = f"what was approved for {stage} is other bytes"
+        raise InputError(msg, why=why, fix="run `mlp-ci promote` again, and find out who changed the tag")
+    found = hashlib.sha256(tracking.read_bytes(version.run_id, "evidence.json")).hexdigest()
+    if found != version.evidence.removeprefix("sha256:"):
+        msg = f"the evidence of {name} is not the evidence that it was registered with"
+        why = "its gate may never have passed"
+        raise GateError(msg, why=why, fix="evaluate and register the model again")
+    return Release(entry.version, entry.digest, fetch(home, tracking, version.run_id, entry.digest))
 
 
 def fetch(home: Path, tracking: Tracking, run_id: str, digest: str) -> Path:

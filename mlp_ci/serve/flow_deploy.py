@@ -6,12 +6,11 @@ done. Killed anywhere, the same command finishes; a stage that is refused leaves
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.errors import GateError, InputError, MlpError, NotApproved, NothingToDo, RolloutAborted
+from mlp_ci.errors import InputError, MlpError, NotApproved, NothingToDo, RolloutAborted
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.serve import artefacts
@@ -23,7 +22,7 @@ from mlp_ci.spec import MODEL_FILE, PROMOTION_FILE, ModelSpec, PlatformSpec, Pro
 if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.github import Hub
-    from mlp_ci.tracking import Tracking, VersionFact
+    from mlp_ci.tracking import Tracking
 
 
 @dataclass
@@ -297,28 +296,7 @@ def _verify_alone(job: Job, stage: str, entry: StageEntry) -> list[Finding]:
 
 
 def _obtain(job: Job, stage: str, entry: StageEntry) -> Release:
-    """The release that the entry names: registered, gated, with the same bytes, on this machine."""
-    doing(f"{stage}: fetching version {entry.version} and verifying its digest")
-    version = job.tracking.version(job.model.name, entry.version)
-    name = f"version {entry.version} of {job.model.name}"
-    if version.gate != "pass":
-        msg = f"{name} did not pass its gate (it says {version.gate or 'nothing'})"
-        raise GateError(msg, fix="promote a version that passed")
-    if version.digest != entry.digest:
-        msg = f"{name} has the digest {version.digest or 'none'}, {PROMOTION_FILE} asks for {entry.digest}"
-        why = f"what was approved for {stage} is other bytes"
-        raise InputError(msg, why=why, fix="run `mlp-ci promote` again, and find out who changed the tag")
-    _check_evidence(job, version, name)
-    folder = artefacts.fetch(job.ctx.serve_home, job.tracking, version.run_id, entry.digest)
-    return Release(entry.version, entry.digest, folder)
-
-
-def _check_evidence(job: Job, version: VersionFact, name: str) -> None:
-    found = hashlib.sha256(job.tracking.read_bytes(version.run_id, "evidence.json")).hexdigest()
-    if found != version.evidence.removeprefix("sha256:"):
-        msg = f"the evidence of {name} is not the evidence that it was registered with"
-        why = "its gate may never have passed"
-        raise GateError(msg, why=why, fix="evaluate and register the model again")
+    return artefacts.obtain(job.ctx.serve_home, job.tracking, job.model.name, stage, entry)
 
 
 def _plan(job: Job) -> Rollout:
