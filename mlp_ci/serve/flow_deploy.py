@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.errors import InputError, MlpError, NotApproved, NothingToDo, RolloutAborted
+from mlp_ci.errors import InputError, MlpError, NotApproved, NothingToDo, OutsideError, RolloutAborted
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.serve import artefacts
@@ -20,9 +20,13 @@ from mlp_ci.serve.targets import Release, Target, target_of
 from mlp_ci.spec import MODEL_FILE, PROMOTION_FILE, ModelSpec, PlatformSpec, PromotionSpec, StageEntry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlp_ci.context import Context
     from mlp_ci.github import Hub
     from mlp_ci.tracking import Tracking
+
+TRIES = 3  # how often intent is read again when somebody merges at the same moment
 
 
 @dataclass
@@ -73,15 +77,26 @@ def deploy(ctx: Context, stage: str | None) -> Report:
     if not job.promotion.stages:
         msg = f"{PROMOTION_FILE} on the default branch asks for no version in any stage"
         raise NothingToDo(msg, fix="mlp-ci promote <stage> opens the pull request that asks for one")
+    return _report(job, bring_all(job, [stage] if stage else stages))
+
+
+def bring_all(job: Job, stages: Sequence[str]) -> dict[str, Done]:
+    """Bring these stages to what git asks for, one after the other; what became of each."""
     results: dict[str, Done] = {}
-    for name in [stage] if stage else stages:
-        try:
-            results[name] = bring(job, name)
-        except Refused as error:
-            results[name] = Done(error.reasons, exit_code=error.exit_code)
-        except MlpError as error:
-            results[name] = Done([_finding(error, name)], exit_code=error.exit_code)
-    return _report(job, results)
+    for name in stages:
+        for _ in range(TRIES):
+            try:
+                results[name] = bring(job, name)
+            except Moved as error:  # somebody merged just now: read again what git asks for
+                results[name] = Done([_finding(error, name)], exit_code=error.exit_code)
+                job = open_job(job.ctx)
+                continue
+            except Refused as error:
+                results[name] = Done(error.reasons, exit_code=error.exit_code)
+            except MlpError as error:
+                results[name] = Done([_finding(error, name)], exit_code=error.exit_code)
+            break
+    return results
 
 
 # ---------------------------------------------------------------- intent
@@ -188,7 +203,8 @@ def _keep(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Done:
     findings = []
     if fact.running:
         findings.append(_pass("live", place.stage, f"version {fact.version} is live already; nothing to do"))
-        job.target.prepare(place, Release(fact.version, fact.digest, _cached(job, fact)), _log_plan(job))
+        folder = artefacts.folder_of(job.ctx.serve_home, fact.digest)
+        job.target.prepare(place, Release(fact.version, fact.digest, folder), _log_plan(job))
     else:
         job.target.prepare(place, _obtain(job, place.stage, entry), _log_plan(job))
         findings.append(_pass("live", place.stage, f"version {fact.version} was down and runs again"))
@@ -208,10 +224,6 @@ def _still(job: Job, place: Place, entry: StageEntry) -> bool:
     """Whether the entry has the traffic at this moment: a rollback may come at any time, and the alias follows it."""
     fact = job.target.live(place)
     return fact is not None and (fact.version, fact.digest) == (entry.version, entry.digest)
-
-
-def _cached(job: Job, fact: LiveFact) -> Any:
-    return artefacts.folder_of(job.ctx.serve_home, fact.digest)
 
 
 def _commit_of(job: Job, stage: str) -> str:
@@ -264,8 +276,12 @@ def _verify(job: Job, place: Place, entry: StageEntry) -> tuple[str, list[Findin
         raise Refused(stage, [replace(r, subject=r.subject or stage) for r in verdict.reasons])
     if verdict.entry != entry:
         msg = f"{PROMOTION_FILE} changed while this ran"
-        raise NotApproved(msg, why="what was verified is not what was read", fix="run `mlp-ci deploy` again")
+        raise Moved(msg, why="what was verified is not what was read", fix="run `mlp-ci deploy` again")
     return verdict.commit or job.commit, [replace(r, subject=r.subject or stage) for r in verdict.reasons]
+
+
+class Moved(OutsideError):
+    """Git asks for something else than a moment ago."""
 
 
 class Refused(NotApproved):

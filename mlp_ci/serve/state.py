@@ -209,10 +209,16 @@ def _reversal(raw: Mapping[str, Any] | None) -> Reversal | None:
     return Reversal(**{**raw, "held": Held(**raw["held"]), "done": tuple(raw["done"])})
 
 
+def _make(place: Place) -> None:
+    """Make the folder. Nobody else may exchange what is about to be loaded, or read what people sent."""
+    for folder in (place.home, place.home / place.model, place.folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
 @contextmanager
 def changing(place: Place) -> Iterator[State]:
     """Read the state under a lock, let the caller change it, and write it: all of it or nothing."""
-    place.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(place)
     with (place.folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         state = read(place) or State(model=place.model, stage=place.stage)
@@ -229,7 +235,7 @@ def changing(place: Place) -> Iterator[State]:
 @contextmanager
 def one_rollout(place: Place) -> Iterator[None]:
     """Hold the right to move traffic to a new version; the lock ends with the process that holds it."""
-    place.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    _make(place)
     with (place.folder / "rollout.lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

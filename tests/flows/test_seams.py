@@ -102,6 +102,16 @@ def test_a_rollback_while_deploy_looks_keeps_its_alias(flights: Scene) -> None:
     assert flights.tracking.alias(flights.name, "staging") == GOOD
 
 
+def test_a_merge_while_deploy_verifies_is_deployed_too(flights: Scene) -> None:
+    flights.promote(staging=GOOD)
+    job = flow_deploy.open_job(flights.ctx)
+    target: Any = Between("held", 2, lambda: flights.promote(staging=BETTER))
+    done = flow_deploy.bring_all(replace(job, target=target), ["staging"])
+    assert done["staging"].exit_code == 0, done["staging"].findings
+    assert flights.live("staging") == BETTER
+    assert flights.tracking.alias(flights.name, "staging") == BETTER
+
+
 # ---------------------------------------------------------------- register
 
 

@@ -153,3 +153,11 @@ def test_two_deploys_of_a_stage_do_not_run_at_once(tmp_path: Path) -> None:
     with states.one_rollout(place), pytest.raises(OutsideError, match="another deploy is under way for m in s"):
         second()
     second()
+
+
+def test_nobody_else_sees_or_exchanges_what_is_served(tmp_path: Path) -> None:
+    place = Place(tmp_path / "state" / "serve", "toy", "staging")
+    with states.one_rollout(place), states.changing(place):
+        pass
+    for folder in (place.home, place.home / "toy", place.folder):
+        assert folder.stat().st_mode & 0o777 == 0o700
