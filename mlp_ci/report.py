@@ -376,7 +376,9 @@ def markdown(report: Report, *, heading: str = "###") -> str:
     failed = [f for f in report.findings if f.outcome is not Outcome.PASS]
     for finding in failed:
         subject = f"{markdown_code(finding.subject)} " if finding.subject else ""
-        lines.append(f"- {SYMBOLS[finding.outcome]} {subject}{markdown_cell(finding.message)} ({finding.check})")
+        lines.append(
+            f"- {SYMBOLS[finding.outcome]} {subject}{markdown_cell(finding.message)} ({markdown_cell(finding.check)})"
+        )
         if finding.fix:
             lines.append(f"  - {markdown_cell(finding.fix)}")
     if failed:
