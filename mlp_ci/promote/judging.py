@@ -225,7 +225,7 @@ def _merge_by_machine(
     """Merge what the policy lets a machine merge, and say so; being refused is news, not a failure."""
     model = model_at(hub, hub.default_branch)
     policy = platform.tiers.get(model.tier)
-    ours = pull.head_repo == hub.place.full_name
+    ours = pull.head_repo.lower() == hub.place.full_name.lower()  # GitHub ignores case in names
     machine = policy is not None and policy.merge == "machine" and ours and pull.state == "open"
     if not machine or QUARANTINE in [v.stage for v in verdicts] or not all(v.allowed for v in verdicts):
         return

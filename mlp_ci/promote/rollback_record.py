@@ -20,7 +20,8 @@ def record_rollback(ctx: Context, hub: Hub, stage: str, back_to: StageEntry, hel
     """Commit the rollback to the default branch and return the commit; it needs no approval (see ``verify_intent``).
 
     Where the branch is protected and refuses, a pull request says the same and is returned. Doing it twice is doing
-    it once. Raises InputError when another version was promoted to the stage meanwhile.
+    it once. Raises InputError when another version was promoted to the stage meanwhile, and when ``back_to`` was
+    itself rolled back before.
     """
     _ = ctx
     branch = hub.default_branch
@@ -62,6 +63,11 @@ def rolled_back(now: PromotionSpec, stage: str, back_to: StageEntry, held: Quara
         raise InputError(
             msg, why=why, fix=f"decide which should serve; then `mlp-ci rollback --stage {stage} --to NUMBER`"
         )
+    if back_to.digest in {q.digest for q in now.quarantine}:
+        msg = f"version {back_to.version} is quarantined in git, so git cannot ask for it in {stage}"
+        why = "`mlp-ci deploy` would refuse to start it again after a reboot"
+        fix = f"roll back to another version, or lift its quarantine in a pull request that changes {PROMOTION_FILE}"
+        raise InputError(msg, why=why, fix=fix)
     quarantine = now.quarantine if known else (*now.quarantine, held)
     return now.model_copy(update={"stages": {**now.stages, stage: back_to}, "quarantine": quarantine})
 

@@ -112,6 +112,20 @@ def test_a_merge_while_deploy_verifies_is_deployed_too(flights: Scene) -> None:
     assert flights.tracking.alias(flights.name, "staging") == BETTER
 
 
+def test_a_rollback_to_what_was_rolled_back_is_not_written_into_git(flights: Scene) -> None:
+    """Deploy would refuse the entry: git must never ask for what it quarantines."""
+    for version in (GOOD, BETTER):
+        flights.promote(staging=version)
+        assert serve.deploy(flights.ctx, None).outcome is Outcome.PASS
+    assert serve.rollback(flights.ctx, "staging", to="previous", reason="slow").outcome is Outcome.PASS
+    head = flights.world.main()
+    report = serve.rollback(flights.ctx, "staging", to=str(BETTER), reason="I was wrong")
+    assert flights.live("staging") == BETTER, "traffic follows the person"
+    assert report.outcome is Outcome.FAIL
+    assert "version 2 is quarantined in git" in messages(report)
+    assert flights.world.main() == head
+
+
 # ---------------------------------------------------------------- register
 
 
