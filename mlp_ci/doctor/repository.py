@@ -7,7 +7,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, MlpError, SpecError
-from mlp_ci.git import is_repository
+from mlp_ci.git import require_repository
 from mlp_ci.report import Finding, Outcome
 from mlp_ci.scaffold import shipped
 from mlp_ci.spec import MODEL_FILE, PROMOTION_FILE, load_model, load_promotion
@@ -44,11 +44,11 @@ def model_of(repo: Path) -> ModelSpec | None:
 
 
 def _commits(repo: Path) -> Finding:
-    if is_repository(repo):
-        return Finding(check="repository", outcome=Outcome.PASS, message="is a git repository with a commit")
-    fix = "git init -b main && git add -A && git commit -m 'Start the model'"
-    message = f"{repo} is in no git repository with a commit"
-    return Finding(check="repository", outcome=Outcome.FAIL, message=message, fix=fix)
+    try:
+        require_repository(repo)
+    except InputError as error:
+        return Finding(check="repository", outcome=Outcome.FAIL, message=error.what, fix=error.fix)
+    return Finding(check="repository", outcome=Outcome.PASS, message="is a git repository with a commit")
 
 
 def _specs(repo: Path) -> list[Finding]:
