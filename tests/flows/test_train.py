@@ -122,7 +122,7 @@ def test_what_cannot_change_training_does_not_train(repo: ModelRepo, train: Trai
 
 def test_everything_that_can_change_training_changes_the_key(repo: ModelRepo) -> None:
     from mlp_ci.spec import load_model
-    from mlp_ci.train_key import train_key
+    from mlp_ci.train.key import train_key
     from tests.training import track
 
     def key() -> str:
