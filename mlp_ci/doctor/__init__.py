@@ -51,9 +51,7 @@ def examine(ctx: Context, *, patience: float = PATIENCE_SECONDS) -> Report:
     )
 
 
-def _run(
-    groups: Mapping[str, Callable[[Context], list[Finding]]], ctx: Context, patience: float
-) -> list[Finding]:
+def _run(groups: Mapping[str, Callable[[Context], list[Finding]]], ctx: Context, patience: float) -> list[Finding]:
     """All groups at once; the findings in the order of the groups, whichever was ready first."""
     found: dict[str, list[Finding]] = {}
     bugs: list[Exception] = []

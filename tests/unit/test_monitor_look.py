@@ -241,9 +241,7 @@ def test_a_column_called_like_a_folder_of_the_log_keeps_its_own_values(tmp_path:
     file = tmp_path / "train.parquet"
     hours = "7 + i % 3 AS hour"
     inputs = f"{hours}, {INPUTS.format(seed=0, shift=0)}"
-    duckdb.connect().execute(
-        f"COPY (SELECT i AS id, i % 2 AS late, {inputs} FROM range(5000) t(i)) TO '{file}'"
-    )
+    duckdb.connect().execute(f"COPY (SELECT i AS id, i % 2 AS late, {inputs} FROM range(5000) t(i)) TO '{file}'")
     base = spec()
     columns = {**base.data.columns, "hour": Column(type="int")}
     model = base.model_copy(update={"data": base.data.model_copy(update={"columns": columns})})
