@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from mlp_ci.sandbox.forge import issues, pushes, repositories, runs
@@ -174,6 +175,26 @@ def test_an_issue_is_opened_discussed_and_closed(site: Site) -> None:
     assert "Drift" not in alice.read(f"{HOME}/issues")
     assert "Drift" in alice.read(f"{HOME}/issues?state=closed")
     assert "<code>temp</code> moved" in alice.read(page)
+
+
+def test_a_pull_request_is_opened_for_a_branch(site: Site) -> None:
+    alice = site.visitor("alice")
+    sha = site.forge.git.refs(site.repo, "refs/heads")["refs/heads/main"]
+    body = {"ref": "refs/heads/try-it", "sha": sha}
+    headers = {"Authorization": "Bearer alice-token"}
+    api = f"{site.forge.api}/repos{HOME}"
+    assert httpx.post(f"{api}/git/refs", json=body, headers=headers).status_code == 201
+    file = {"message": "Try it", "content": "YQ==", "branch": "try-it"}
+    assert httpx.put(f"{api}/contents/try.txt", json=file, headers=headers).status_code == 201
+    listed = f"{HOME}/pulls"
+    assert "<option>try-it</option>" in alice.read(listed)
+    refused = alice.send(listed, f"{listed}/new", head="nowhere", title="Kept", body="")
+    assert refused.status_code == 422
+    assert 'value="Kept"' in refused.text
+    answer = alice.send(listed, f"{listed}/new", head="try-it", title="Try <b>it</b>", body="Why not?")
+    assert answer.status_code == 303
+    assert "Try &lt;b&gt;it&lt;/b&gt;" in alice.read(answer.headers["location"])
+    assert "<option>try-it</option>" not in alice.read(listed), "one is open for it already"
 
 
 # --------------------------------------------------------------- runs

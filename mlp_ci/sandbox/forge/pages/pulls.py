@@ -69,7 +69,26 @@ def state_of(pull: Pull, issue: Issue) -> str:
 def listing(visit: Visit) -> Page:
     state = visit.query.get("state", "open")
     found = rows(visit.forge, visit.repo, state if state in ("open", "closed", "all") else "open")
-    return Page("pulls.html", {"rows": found, "state": state})
+    return Page("pulls.html", {"rows": found, "state": state, "branches": _branches(visit)})
+
+
+@group.post(REPO + "/pulls/new", "pull_requests", "read", back=listing)
+def create(visit: Visit) -> Response:
+    """Ask for a branch of this repository to be merged into the default branch."""
+    title, head = visit.form.get("title", "").strip(), visit.form.get("head", "")
+    if not title:
+        raise Refusal(422, "A pull request needs a title")
+    ends = (head, visit.repo.default_branch)
+    text = (title, visit.form.get("body") or None)
+    pull = rules.open_pull(visit.forge, visit.repo, visit.actor, ends, text, draft=False)
+    return go(f"{visit.home}/pull/{pull.number}")
+
+
+def _branches(visit: Visit) -> list[str]:
+    """Branches that a pull request could be opened for."""
+    names = [ref.removeprefix("refs/heads/") for ref in visit.forge.git.refs(visit.repo, "refs/heads")]
+    asked = {row.pull.head_ref for row in rows(visit.forge, visit.repo)}
+    return sorted(name for name in names if name != visit.repo.default_branch and name not in asked)
 
 
 @group.get(PULL, "pull_requests")
