@@ -123,7 +123,8 @@ def create_repository(root: Path, full_name: str, folder: Path, login: str) -> R
     report = Report(command="sandbox create", headline=headline)
     report.links = [
         ("page", f"{home.forge_url}/{full_name}"),
-        ("next", f"mlp-ci init {folder} --owner {full_name.split('/', maxsplit=1)[0]}"),
+        ("next", f"mlp-ci init {folder} --owner {ORG} --team {TEAM} --remote {home.data_remote}"),
+        ("and, for a shell as this person", f'eval "$(mlp-ci sandbox env --as {login})"'),
     ]
     return report
 
