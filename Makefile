@@ -3,7 +3,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-WORKERS ?= 2
+# Tests wait for processes as much as they compute.
+WORKERS ?= 3
 
 .PHONY: help demo test test-slow test-all lint format docs bench constraints setup clean
 

@@ -151,6 +151,7 @@ def unwritable(folder: Path) -> Iterator[None]:
         kept.rename(folder)
 
 
+@pytest.mark.slow
 def test_an_artefact_store_that_takes_and_gives_nothing(
     tmp_path: Path, run: Run, tracking: Tracking, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -68,6 +68,7 @@ def test_a_version_is_registered_once_with_all_that_it_rests_on(repo: ModelRepo,
     assert len(tracking.versions(repo.name)) == 1
 
 
+@pytest.mark.slow
 def test_the_next_model_is_compared_with_the_one_in_the_stage(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
     evaluated(run, repo)
     outputs(run("register", repo, "--format", "json"))
@@ -89,6 +90,7 @@ def test_the_next_model_is_compared_with_the_one_in_the_stage(repo: ModelRepo, r
     assert outputs(run("register", repo, "--format", "json"))["version"] == "2"
 
 
+@pytest.mark.slow
 def test_evidence_of_a_registered_version_stays_as_it_is(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
     run_id = evaluated(run, repo)
     outputs(run("register", repo, "--format", "json"))

@@ -34,6 +34,10 @@ def missing() -> str:
     return f"needs {' and '.join(absent)} (apt-get install chromium chromium-driver)" if absent else ""
 
 
+class NotThere(AssertionError):
+    """The page has no such element, or it went while it was read."""
+
+
 class Browser:
     """Use as a context manager; ``folder`` takes the browser's profile."""
 
@@ -88,7 +92,13 @@ class Browser:
 
     def wait_for(self, text: str, css: str = "main", seconds: float = 20) -> None:
         end = time.monotonic() + seconds
-        while text not in (seen := self.text(css)):
+        while True:
+            try:
+                seen = self.text(css)
+            except NotThere as gone:  # the page is just changing
+                seen = str(gone)
+            if text in seen:
+                return
             assert time.monotonic() < end, seen
             time.sleep(0.1)
 
@@ -97,12 +107,14 @@ class Browser:
 
     def _post(self, path: str, **body: Any) -> Any:
         answer = self._http.post(f"/session/{self._session}/{path}", json=body)
-        assert answer.is_success, answer.text
+        if not answer.is_success:
+            raise NotThere(answer.text)
         return answer.json()["value"]
 
     def _get(self, path: str) -> Any:
         answer = self._http.get(f"/session/{self._session}/{path}")
-        assert answer.is_success, answer.text
+        if not answer.is_success:
+            raise NotThere(answer.text)
         return answer.json()["value"]
 
     def _wait_for_driver(self) -> None:
