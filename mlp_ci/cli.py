@@ -122,8 +122,12 @@ def lint(
 @app.command(rich_help_panel=WRITE)
 def schema(
     kind: Annotated[str, typer.Argument(help="model, promotion or platform.")],
+    output_format: Annotated[str, typer.Option("--format", help="text or json; a schema is JSON either way.")] = "json",
 ) -> int:
     """Print the JSON Schema of a file, for editors: `mlp-ci schema model > model.schema.json`."""
+    if output_format not in ("text", "json"):
+        msg = f"--format is text or json, not {output_format!r}"
+        raise typer.BadParameter(msg)
     from mlp_ci.spec.load import KINDS
     from mlp_ci.spec.schema import schema_text
 

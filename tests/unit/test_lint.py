@@ -70,6 +70,7 @@ def test_files_must_agree(cli: Cli, tmp_path: Path) -> None:
         (["lint", "--path", "/nowhere"], "mlp-ci init"),
         (["lint", "--format", "xml"], "text or json"),
         (["schema", "modle"], "none of model, promotion, platform"),
+        (["schema", "model", "--format", "xml"], "text or json"),
         (["lnit"], "lint"),
     ],
 )
