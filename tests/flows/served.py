@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.serve import processes
@@ -59,25 +59,29 @@ def trained(tracking_uri: str) -> dict[int, tuple[str, dict[str, str]]]:
     experiment = tracking.experiment("served", create=True)
     assert experiment is not None
     made = {}
-    folder = Path(mkdtemp(prefix="mlp-served-"))
-    for number in (GOOD, BETTER, BROKEN):
-        model = save_model(folder / str(number) / "model", far_is_late=number == GOOD, fails=number == BROKEN)
-        run = tracking.start_run(experiment, f"run {number}", {}, datetime(2013, 4, number, tzinfo=UTC))
-        tracking.log_folder(run, model, "model")
-        evidence = folder / str(number) / "evidence.json"
-        evidence.write_text(json.dumps({"metrics": {"roc_auc": {"value": 0.8}}, "gates": [], "version": number}))
-        tracking.log_file(run, evidence)
-        made[number] = (
-            run,
-            {
-                "mlp.digest": artifact_digest(model),
-                "mlp.gate": "pass",
-                "mlp.evidence": f"sha256:{hashlib.sha256(evidence.read_bytes()).hexdigest()}",
-                "mlp.commit": f"{number:040x}",
-            },
-        )
+    with TemporaryDirectory(prefix="mlp-served-") as folder:
+        for number in (GOOD, BETTER, BROKEN):
+            made[number] = _train(tracking, experiment, Path(folder), number)
     made[UNGATED] = (made[GOOD][0], {**made[GOOD][1], "mlp.gate": "fail"})
     return made
+
+
+def _train(tracking: Tracking, experiment: str, folder: Path, number: int) -> tuple[str, dict[str, str]]:
+    model = save_model(folder / str(number) / "model", far_is_late=number == GOOD, fails=number == BROKEN)
+    run = tracking.start_run(experiment, f"run {number}", {}, datetime(2013, 4, number, tzinfo=UTC))
+    tracking.log_folder(run, model, "model")
+    evidence = folder / str(number) / "evidence.json"
+    evidence.write_text(json.dumps({"metrics": {"roc_auc": {"value": 0.8}}, "gates": [], "version": number}))
+    tracking.log_file(run, evidence)
+    return (
+        run,
+        {
+            "mlp.digest": artifact_digest(model),
+            "mlp.gate": "pass",
+            "mlp.evidence": f"sha256:{hashlib.sha256(evidence.read_bytes()).hexdigest()}",
+            "mlp.commit": f"{number:040x}",
+        },
+    )
 
 
 def messages(report: Any) -> str:
