@@ -50,5 +50,6 @@ def parse_instant(text: str) -> datetime:
 def set_instant(file: Path, instant: datetime) -> None:
     """Move the clock in ``file``, from where it goes on with real time; readers never see half of an instant."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
-    scratch.write_text(f"{instant.astimezone(UTC).isoformat()} @ {time.time_ns() // 1_000_000 / 1000:.3f}", encoding="utf-8")
+    began = time.time_ns() // 1_000_000 / 1000  # rounded down, so that no time passes backwards
+    scratch.write_text(f"{instant.astimezone(UTC).isoformat()} @ {began:.3f}", encoding="utf-8")
     scratch.replace(file)
