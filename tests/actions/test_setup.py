@@ -181,8 +181,10 @@ def test_the_real_command_line_runs_through_the_scripts(job: Job, tmp_path: Path
 @pytest.mark.parametrize("installer", ["uv", "pip"])
 def test_a_fresh_runner_gets_mlp_ci_from_the_package_index(job: Job, installer: str) -> None:
     shutil.copytree(ROOT / "mlp_ci", job.actions.parent / "mlp_ci", dirs_exist_ok=True)
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "README.md", "copier.yml"):
         shutil.copy(ROOT / name, job.actions.parent)
+    for name in ("model-repos-template", "workflow-templates"):
+        shutil.copytree(ROOT / name, job.actions.parent / name)
     job.bin.joinpath("python3").symlink_to(Path(sys.base_prefix) / "bin" / "python3")
     if installer == "uv":
         job.bin.joinpath("uv").symlink_to(Path(sys.executable).with_name("uv"))
