@@ -22,7 +22,7 @@ import json, os, sys, time
 from pathlib import Path
 from mlp_ci.data.drift import compare
 from mlp_ci.data.profile import Profile, profile_file
-from mlp_ci.spec.model import Column, Drift
+from mlp_ci.spec.data import Column; from mlp_ci.spec.model import Drift
 reference, current, types = sys.argv[1:]
 columns = {n: Column(type=t) for n, t in json.loads(types).items()}
 then = Profile.from_json(json.loads(Path(reference).read_text()))
@@ -86,7 +86,7 @@ def child(code: str) -> None:
 def store_profile(then: str, types: dict[str, str], reference: str) -> None:
     """What registration does once."""
     from mlp_ci.data.profile import profile_file
-    from mlp_ci.spec.model import Column
+    from mlp_ci.spec.data import Column
 
     columns = {name: Column.model_validate({"type": kind}) for name, kind in types.items()}
     Path(reference).write_text(json.dumps(profile_file(Path(then), columns).to_json()))

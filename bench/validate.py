@@ -26,7 +26,7 @@ OURS = """
 import json, sys
 from pathlib import Path
 from mlp_ci.data.flow_validate import judge
-from mlp_ci.spec.model import Data
+from mlp_ci.spec.data import Data
 found = judge(Path(sys.argv[1]), "data.parquet", Data.model_validate(json.loads(sys.argv[2])))
 assert all(c.outcome == "pass" for c in found.checks), [c for c in found.checks if c.outcome != "pass"]
 print(len(found.checks), found.rows)

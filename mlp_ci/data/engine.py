@@ -6,7 +6,7 @@ numbers for the same plan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,6 +27,9 @@ class Fault(StrEnum):
     BELOW = "below"
     ABOVE = "above"
     OUTSIDE_SET = "outside set"
+    TOO_SHORT = "too short"
+    TOO_LONG = "too long"
+    NO_MATCH = "no match"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,10 @@ class ColumnFacts:
     """One column of one file. ``nulls`` counts NaN as well, ``nan`` says how many of them; bounds leave out infinities.
 
     ``smallest`` and ``largest`` are numbers (times as microseconds since 1970), None for text and when all is null.
-    ``faults`` says how many rows are wrong in which way; only what the plan asks for is counted.
+    ``faults`` says how many rows are wrong in which way; only what the plan asks for is counted. ``mean`` and
+    ``quantiles`` (by position, 0…1) are of the finite values, and only measured where the plan asks for them. A
+    quantile is one of the values: the smallest whose rank is at least the asked share of the values (SQL's
+    ``percentile_disc``, numpy's ``inverted_cdf``), so that engines agree on it exactly.
     """
 
     nulls: int
@@ -42,6 +48,8 @@ class ColumnFacts:
     smallest: int | float | None
     largest: int | float | None
     faults: dict[Fault, int]
+    mean: float | None = None
+    quantiles: dict[float, int | float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +87,24 @@ class Example:
     value: str | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Wrong rows of some kind: how many, and up to five of them as (row number, its values as text).
+
+    The row number is None where rows have no order, as in a warehouse's table.
+    """
+
+    rows: int
+    columns: tuple[str, ...] = ()
+    examples: tuple[tuple[int | None, tuple[str | None, ...]], ...] = ()
+
+
 class Engine(Protocol):
-    """Measures one open file. Every method is at most a few passes over the columns it names."""
+    """Measures one open file. Every method is at most a few passes over the columns it names.
+
+    A file may be opened together with other ones, each under a name (see ``others`` of the openers): checks between
+    files name them. Values are compared as what the plan declares, whatever the file's own types are.
+    """
 
     def schema(self) -> tuple[PhysicalColumn, ...]:
         """The columns of the file, in order."""
@@ -100,4 +124,44 @@ class Engine(Protocol):
 
     def examples(self, column: ColumnPlan, fault: Fault, key: Sequence[str]) -> tuple[Example, ...]:
         """The first five rows with this fault."""
+        ...
+
+    def counts(self, column: str, most: int) -> tuple[tuple[str, int], ...]:
+        """The ``most`` most frequent values as text, with how many rows hold each; nulls are left out.
+
+        Equally frequent ones in the order of their text.
+        """
+        ...
+
+    def backwards(self, time: ColumnPlan) -> Found:
+        """Rows whose time is before that of the row above; rows without a time are skipped. Examples show the time."""
+        ...
+
+    def absent(self, columns: Sequence[str], other: str, other_columns: Sequence[str]) -> Found:
+        """Rows whose values in ``columns`` occur in no row of ``other``; rows with a null among them are left out.
+
+        Compared as text, examples show the values.
+        """
+        ...
+
+    def shared(self, columns: Sequence[str], other: str) -> Found:
+        """Rows whose values in ``columns`` also occur in a row of ``other``, as text; () is whole rows.
+
+        Rows with a null among named columns are left out; for whole rows a null equals a null.
+        """
+        ...
+
+    def crossed(self, column: ColumnPlan, target: str, groups: int) -> tuple[tuple[int, str, int], ...]:
+        """How many rows fall into each pair of a group of ``column`` and a value of ``target`` (as text).
+
+        Numbers and times are cut into at most ``groups`` groups of about equal size in rising order; other values are
+        groups of their own, the rarest together in the last. Rows with a null in either are left out.
+        """
+        ...
+
+    def query(self, sql: str) -> Found:
+        """What a query finds; it reads the open file as ``data`` and the others by their names.
+
+        Raises InputError, naming the place in the query, when the engine refuses it.
+        """
         ...

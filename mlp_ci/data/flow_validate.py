@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlp_ci.context import Context
-    from mlp_ci.spec.model import Data
+    from mlp_ci.spec.data import Data
 
 
 def validate(context: Context) -> Report:

@@ -18,7 +18,7 @@ from mlp_ci.spec.quantities import show_duration
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from mlp_ci.spec.model import Data
+    from mlp_ci.spec.data import Data
 
 SHOWN_LENGTH = 40
 HIDDEN = "hidden"

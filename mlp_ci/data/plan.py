@@ -15,7 +15,7 @@ from mlp_ci.errors import Problem, SpecError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlp_ci.spec.model import Bound, Column, ColumnType, Data
+    from mlp_ci.spec.data import Bound, Column, ColumnType, Data
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -60,6 +60,11 @@ class ColumnPlan:
     allowed: tuple[str | int | float | bool, ...] | None = None
     unique: bool = False
     nulls: float = 1.0
+    shortest: int | float | None = None
+    longest: int | float | None = None
+    regex: str | None = None
+    mean: bool = False
+    quantiles: tuple[float, ...] = ()
     sensitive: bool = False
 
     @property
@@ -132,6 +137,11 @@ def _column_plan(name: str, data: Data, physical: PhysicalColumn) -> ColumnPlan:
         allowed=_allowed(column),
         unique=column.unique and data.key != (name,),
         nulls=column.nulls,
+        shortest=column.length.min if column.length else None,
+        longest=column.length.max if column.length else None,
+        regex=column.regex,
+        mean=column.mean is not None,
+        quantiles=tuple(band.at for band in column.quantiles),
         sensitive=column.sensitive,
     )
 

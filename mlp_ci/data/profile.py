@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from mlp_ci.spec.model import Column, Data
+    from mlp_ci.spec.data import Column, Data
 
 FORMAT = "mlp-ci/profile/v1"
 PREDICTION = "prediction"

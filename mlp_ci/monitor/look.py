@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlp_ci.monitor.windows import Span
-    from mlp_ci.spec.model import Data
+    from mlp_ci.spec.data import Data
 
 WINDOW = "window_rows"
 

@@ -3,6 +3,7 @@
 Owns their formats and nothing else: reading a file never looks at MLflow, GitHub or the data.
 """
 
+from mlp_ci.spec.data import Column, Data
 from mlp_ci.spec.load import (
     MODEL_FILE,
     PLATFORM_FILE,
@@ -15,7 +16,7 @@ from mlp_ci.spec.load import (
     parse_platform,
     parse_promotion,
 )
-from mlp_ci.spec.model import Column, Data, Gate, ModelSpec
+from mlp_ci.spec.model import Gate, ModelSpec
 from mlp_ci.spec.platform import PlatformSpec, RunnerClass, Stage, TierPolicy
 from mlp_ci.spec.promotion import PromotionSpec, Quarantined, StageEntry, render_promotion
 from mlp_ci.spec.quantities import show_duration

@@ -2,96 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from mlp_ci.spec.quantities import ApiVersion, Duration, Name, Rate, RepoPath, Share, Strict
+from mlp_ci.spec.data import Data
+from mlp_ci.spec.quantities import ApiVersion, Duration, Name, Rate, RepoPath, Strict
 
 Number = int | float
-Bound = int | float | datetime | date
-ColumnType = Literal["float", "int", "string", "bool", "timestamp", "date"]
 Tier = Literal["low", "standard", "critical"]
-
-
-class Column(Strict):
-    """One column of the data and what must hold for it."""
-
-    type: ColumnType = Field(description="What the column holds.")
-    min: Bound | None = Field(None, description="Smallest value allowed.")
-    max: Bound | None = Field(None, description="Largest value allowed.")
-    in_: tuple[str | int | bool, ...] | None = Field(None, alias="in", description="The only values allowed.")
-    nulls: Share = Field(1.0, description="Largest share of missing values, 0 to 1.")
-    unique: bool = Field(False, description="No value may occur twice.")
-    sensitive: bool = Field(False, description="Never shown in a report and never written to a log.")
-    monitor: bool = Field(True, description="Watch this column for drift.")
-
-    @model_validator(mode="after")
-    def _bounds_make_sense(self) -> Self:
-        if self.min is not None and self.max is not None:
-            if type(self.min) is not type(self.max) and not (
-                isinstance(self.min, int | float) and isinstance(self.max, int | float)
-            ):
-                msg = "min and max must be of the same kind"
-                raise ValueError(msg)
-            if self.min > self.max:  # type: ignore[operator]
-                msg = f"min {self.min} is larger than max {self.max}"
-                raise ValueError(msg)
-        if self.type in ("string", "bool") and (self.min is not None or self.max is not None):
-            msg = f"min and max do not apply to a {self.type} column; use `in`"
-            raise ValueError(msg)
-        return self
-
-
-class RowCount(Strict):
-    """How many rows a file may have."""
-
-    min: int = Field(1, ge=0, description="Fewest rows allowed.")
-    max: int | None = Field(None, ge=0, description="Most rows allowed.")
-
-
-class Checks(Strict):
-    """Checks on a whole file."""
-
-    rows: RowCount = Field(RowCount(), description="Row count of every file.")  # type: ignore[call-arg]
-    duplicates: int = Field(0, ge=0, description="How many rows may repeat another row exactly.")
-    freshness: Duration | None = Field(None, description="The newest `time` is at most this old.")
-
-
-class Refresh(Strict):
-    """How to bring the data up to date before a retraining is proposed."""
-
-    command: str = Field(min_length=1, description="Writes the files of `data` anew; gets MLP_NOW (ISO time).")
-    timeout: Duration = Field(timedelta(hours=1), description="Stopped after this long.")
-
-
-class Data(Strict):
-    """The data of the model: DVC-tracked files, what identifies a row, and the checks."""
-
-    train: RepoPath = Field(description="Training data, tracked by DVC (Parquet, CSV or JSON lines).")
-    test: RepoPath = Field(description="Held-out data, tracked by DVC; the training command never gets its path.")
-    key: tuple[str, ...] = Field((), description="Columns that identify a row; unique together.")
-    time: str | None = Field(None, description="Column with the time of a row.")
-    target: str = Field(description="Column that the model predicts.")
-    columns: dict[str, Column] = Field(
-        min_length=1, description="The columns that the model reads, by name; key, time and target may stand here too."
-    )
-    checks: Checks = Field(Checks(), description="Checks on whole files.")  # type: ignore[call-arg]
-    refresh: Refresh | None = Field(None, description="How `mlp-ci retrain` gets newer data.")
-
-    @model_validator(mode="after")
-    def _held_out_data_is_another_file(self) -> Self:
-        if self.train == self.test:
-            msg = "train and test are the same file; held-out data must be another one"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """The columns that go into the model: all but key, time and target."""
-        apart = {*self.key, self.time, self.target}
-        return tuple(name for name in self.columns if name not in apart)
 
 
 class Environment(Strict):
@@ -199,7 +119,8 @@ class Drift(Strict):
         default=1 / 30.4375, description="How many false alarms the team accepts.", validate_default=False
     )
     min_rows: int = Field(500, ge=1, description="Fewer rows in a window decide nothing.")
-    psi: float = Field(0.2, gt=0, description="Smallest population stability index that matters.")
+    psi: float = Field(0.1, gt=0, description="Smallest population stability index that matters.")
+    persistence: int = Field(2, ge=1, le=12, description="How many windows in a row must show it.")
 
 
 class Performance(Strict):
@@ -209,15 +130,28 @@ class Performance(Strict):
     max_drop: Annotated[Number, Field(ge=0)] = Field(description="Worse than the evidence by at most this.")
 
 
+WINDOWS = {"hourly": timedelta(days=1), "daily": timedelta(days=7), "weekly": timedelta(days=28)}
+
+
 class Monitor(Strict):
     """What is watched once a version is live."""
 
     schedule: Literal["hourly", "daily", "weekly"] = Field("daily", description="How often the workflow runs.")
-    window: Duration = Field(timedelta(days=7), description="How much of the prediction log one look covers.")
+    window: Duration | None = Field(
+        None,
+        description="How much of the prediction log one verdict covers; if not given, a day for hourly, a week for "
+        "daily, four weeks for weekly schedules.",
+    )
+    segments: tuple[str, ...] = Field((), description="Columns whose frequent values are also watched one by one.")
     drift: Drift = Field(Drift(), description="Drift of inputs and predictions.")  # type: ignore[call-arg]
     performance: Performance | None = Field(None, description="Quality once labels arrive.")
     labels: RepoPath | None = Field(None, description="DVC-tracked file with key and target, as labels arrive.")
     retrain: Literal["on_alarm", "never"] = Field("on_alarm", description="Whether an alarm opens a retraining PR.")
+
+    @property
+    def window_length(self) -> timedelta:
+        """How much one verdict covers."""
+        return self.window or WINDOWS[self.schedule]
 
 
 class Cost(Strict):

@@ -24,7 +24,7 @@ from mlp_ci.data.profile import (
     profile_values,
 )
 from mlp_ci.errors import InputError
-from mlp_ci.spec.model import Column
+from mlp_ci.spec.data import Column
 
 if TYPE_CHECKING:
     from pathlib import Path

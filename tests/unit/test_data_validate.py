@@ -15,7 +15,7 @@ from mlp_ci.data.flow_validate import data_digest, judge
 from mlp_ci.data.judge import Check, FileVerdict, freshness
 from mlp_ci.errors import InputError, MlpError, SpecError
 from mlp_ci.report import Outcome
-from mlp_ci.spec.model import Data
+from mlp_ci.spec.data import Data
 
 if TYPE_CHECKING:
     from pathlib import Path
