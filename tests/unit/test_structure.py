@@ -85,6 +85,7 @@ ONLY_USERS = {
     "duckdb": {"data", "monitor/look.py", "monitor/packing.py"},
     "rich": {"report.py", "progress.py", "sandbox/demo"},
     "requests": {"github"},
+    "scipy": {"data", "monitor/estimate.py"},
     "sklearn": set(),
     "uvicorn": {"serve/server.py", "sandbox"},
     "starlette": {"serve/server.py", "sandbox"},
