@@ -1,6 +1,7 @@
 """``make bench``: run every benchmark of this folder, or those named, each in a process of its own.
 
-A benchmark is a script that prints its figure next to its rival's; timings never fail anything.
+A benchmark is a script that prints its figure next to its rivals'; timings never fail anything. ``--list`` says which
+there are. Rivals are installed on first use under ``.cache/bench``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ HERE = Path(__file__).parent
 
 def main(names: list[str]) -> int:
     """Run the benchmarks called ``names``, all without any; returns 1 if one of them could not run."""
-    scripts = {p.stem: p for p in sorted(HERE.glob("*.py")) if not p.stem.startswith("_")}
+    scripts = {p.stem: p for p in sorted(HERE.glob("*.py")) if p.stem not in ("__main__", "peers")}
+    if names == ["--list"]:
+        print("\n".join(f"{name:15} {summary(script)}" for name, script in scripts.items()))
+        return 0
     unknown = [n for n in names if n not in scripts]
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are {', '.join(scripts)}", file=sys.stderr)
