@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlp_ci.data.engine import Fault
 
 if TYPE_CHECKING:
-    from mlp_ci.data.plan import ColumnPlan
+    from mlp_ci.data.plan import ColumnPlan, PhysicalColumn
 
 ROW = "mlp-ci row"
 
@@ -57,17 +57,32 @@ def set_value_of(column: ColumnPlan) -> str:
     return f"CAST({name} AS VARCHAR)" if column.declared in ("string", "timestamp", "date") else name
 
 
-def measures_of(column: ColumnPlan) -> tuple[str, str, str, str, str]:
-    """Aggregates of one column: count, smallest, largest, odd values, NaN and infinities together."""
+def measures_of(column: ColumnPlan) -> dict[str, str]:
+    """Aggregates of one column by what they say; what the plan does not need is left out."""
     name, value = quoted(column.name), value_of(column)
-    ordered = column.measurable and column.declared in ("float", "int", "timestamp", "date")
-    odd = f"count(*) FILTER (WHERE {condition_for(column, fault)})" if (fault := odd_fault_of(column)) else "0"
-    special = f"count(*) FILTER (WHERE NOT isfinite({name}))" if can_be_special(column) else "0"
     # What is there and cannot be read is wrong, not missing: text is counted before it is read.
-    count = f"count({quoted(raw_name(column.name)) if column.physical.text else name})"
-    if not ordered:
-        return count, "NULL", "NULL", odd, special
-    return count, f"min({value})", f"max({value})", odd, special
+    measures = {"count": f"count({quoted(raw_name(column.name)) if column.physical.text else name})"}
+    if column.measurable and column.declared in ("float", "int", "timestamp", "date"):
+        measures |= {"smallest": f"min({value})", "largest": f"max({value})"}
+    if fault := odd_fault_of(column):
+        measures["odd"] = f"count(*) FILTER (WHERE {condition_for(column, fault)})"
+    if can_be_special(column):
+        measures["special"] = f"count(*) FILTER (WHERE NOT isfinite({name}))"
+    if not column.measurable:
+        return measures
+    if column.shortest is not None:
+        measures["short"] = f"count(*) FILTER (WHERE {condition_for(column, Fault.TOO_SHORT)})"
+    if column.longest is not None:
+        measures["long"] = f"count(*) FILTER (WHERE {condition_for(column, Fault.TOO_LONG)})"
+    if column.mean:
+        # Numbers with a fraction are added with compensation: the order in which threads add must not be seen.
+        exact = column.physical.kind == "int" or (column.physical.text and column.declared == "int")
+        measures["mean"] = f"{'avg' if exact else 'favg'}({value}){finite_filter(column)}"
+    return measures
+
+
+def finite_filter(column: ColumnPlan) -> str:
+    return f" FILTER (WHERE isfinite({quoted(column.name)}))" if can_be_special(column) else ""
 
 
 def odd_fault_of(column: ColumnPlan) -> Any:
@@ -111,6 +126,35 @@ def condition_for(column: ColumnPlan, fault: Fault) -> str:
             return f"({finite}{value} > {_sql_number(column.upper)})"
         case Fault.OUTSIDE_SET:
             return f"({set_value_of(column)} IS NOT NULL AND {set_value_of(column)} NOT IN (SELECT unnest($allowed)))"
+        case Fault.TOO_SHORT:
+            return f"(length(CAST({name} AS VARCHAR)) < {_sql_number(column.shortest)})"
+        case Fault.TOO_LONG:
+            return f"(length(CAST({name} AS VARCHAR)) > {_sql_number(column.longest)})"
+        case Fault.NO_MATCH:
+            return no_match(f"CAST({name} AS VARCHAR)", column)
+
+
+def no_match(value: str, column: ColumnPlan) -> str:
+    return f"(NOT regexp_full_match({value}, {literal(column.regex or '')}))"
+
+
+def text_of(physical: PhysicalColumn, declared: str | None) -> str:
+    """A value as text, the same for the same value in whatever type a file holds it, as far as it can be declared."""
+    name = quoted(physical.name)
+    plain = f"CAST({name} AS VARCHAR)"
+    match declared:
+        case "int" if physical.kind == "float":
+            return (
+                f"CASE WHEN {name} = trunc({name}) THEN CAST(TRY_CAST({name} AS HUGEINT) AS VARCHAR) ELSE {plain} END"
+            )
+        case "float" if physical.kind == "int" or physical.shown.startswith("DECIMAL"):
+            return f"CAST(CAST({name} AS DOUBLE) AS VARCHAR)"
+        case "timestamp" if physical.kind in ("timestamp", "date"):
+            return f"CAST(make_timestamp(epoch_us({name})) AS VARCHAR)"
+        case "date" if physical.kind == "timestamp":
+            return f"CAST(CAST(make_timestamp(epoch_us({name})) AS DATE) AS VARCHAR)"
+        case _:
+            return plain
 
 
 def _sql_number(value: int | float | None) -> str:

@@ -1,0 +1,192 @@
+"""Makes the rows of a source available in DuckDB as a view, with the number of each row from 1.
+
+CSV has no types, so its columns are read as text and each value is then read as what ``model.yaml`` declares: a
+value that cannot be read is counted and shown instead of ending the run.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import re
+from typing import TYPE_CHECKING, Any
+
+from mlp_ci.data.duck_sql import ROW, literal, quoted, raw_name
+from mlp_ci.errors import InputError, MlpError, OutsideError
+
+if TYPE_CHECKING:
+    from mlp_ci.data.sources import Source
+
+# What pandas reads as missing in a CSV, so that validation sees the nulls that training sees.
+NULL_TEXTS = (
+    *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"),
+    *("NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
+)
+
+_TEXT_AS = {
+    "float": "TRY_CAST({} AS DOUBLE)",
+    "int": "TRY_CAST(TRY_CAST({} AS DECIMAL(38, 6)) AS HUGEINT)",
+    "bool": "TRY_CAST({} AS BOOLEAN)",
+    "timestamp": "TRY_CAST({} AS TIMESTAMPTZ)",
+    "date": "TRY_CAST({} AS DATE)",
+    "string": "{}",
+}
+
+
+def load(connection: Any, source: Source, view: str) -> bool:
+    """Make the rows of ``source`` available under the name ``view``; whether its values are text.
+
+    Raises InputError for files that do not fit together; what DuckDB raises is for :func:`unreadable`.
+    """
+    if source.scheme:
+        connection.register_filesystem(source.filesystem())
+    if source.format == "csv":
+        _load_csv(connection, source, view)
+        return True
+    {"parquet": _load_parquet, "json": _load_json, "arrow": _load_arrow}[source.format](connection, source, view)
+    return False
+
+
+def _load_parquet(connection: Any, source: Source, view: str) -> None:
+    read = f"read_parquet({_list(source.files)}, file_row_number = true, hive_partitioning = false)"
+    number = "file_row_number + 1"
+    if len(source.files) > 1:
+        counted = connection.execute(
+            f"SELECT file_name, num_rows FROM parquet_file_metadata({_list(source.files)})"
+        ).fetchall()
+        rows = {str(name): int(n) for name, n in counted}
+        before, starts = 0, []
+        for file in source.files:
+            starts.append(str(before))
+            before += rows[file]
+        number += f" + list_extract([{', '.join(starts)}], CAST(file_index AS BIGINT) + 1)"
+    connection.execute(
+        f"CREATE TEMP VIEW {quoted(view)} AS SELECT * EXCLUDE (file_row_number), {number} AS {quoted(ROW)} FROM {read}"
+    )
+
+
+def _load_json(connection: Any, source: Source, view: str) -> None:
+    table = quoted(f"mlp-ci loaded {view}")
+    connection.execute(
+        f"CREATE TEMP TABLE {table} AS SELECT * "
+        f"FROM read_ndjson({_list(source.files)}, sample_size = -1, map_inference_threshold = -1)"
+    )
+    connection.execute(f"CREATE TEMP VIEW {quoted(view)} AS SELECT *, rowid + 1 AS {quoted(ROW)} FROM {table}")
+
+
+def _load_arrow(connection: Any, source: Source, view: str) -> None:
+    try:
+        import pyarrow as pa
+        from pyarrow import dataset
+    except ImportError as error:
+        msg = f"{source.shown_as} is an Arrow file, and the package pyarrow is not installed"
+        raise InputError(msg, fix="pip install pyarrow, or write the data as Parquet") from error
+    try:
+        files = source.filesystem() if source.scheme else None
+        opened = dataset.dataset(list(source.files), format="ipc", filesystem=files)
+    except (pa.ArrowException, OSError) as error:
+        raise unreadable(error, source) from error
+    name = f"mlp-ci arrow {view}"
+    connection.register(name, opened)
+    # An unused row number costs nothing: DuckDB drops it from the plan.
+    connection.execute(
+        f"CREATE TEMP VIEW {quoted(view)} AS SELECT *, row_number() OVER () AS {quoted(ROW)} FROM {quoted(name)}"
+    )
+
+
+def _load_csv(connection: Any, source: Source, view: str) -> None:
+    names, delimiter = _header(source, source.files[0])
+    for file in source.files[1:]:
+        if _header(source, file) != (names, delimiter):
+            msg = f"{source.name_of(file)} has another header than {source.name_of(source.files[0])}"
+            raise InputError(msg, fix="write all files of a folder with the same columns", file=source.name_of(file))
+    columns = ", ".join(f"{literal(n)}: 'VARCHAR'" for n in names)
+    nulls = ", ".join(literal(t) for t in NULL_TEXTS)
+    table = quoted(f"mlp-ci loaded {view}")
+    connection.execute(
+        f"CREATE TEMP TABLE {table} AS SELECT * FROM read_csv({_list(source.files)}, auto_detect = false, "
+        f"header = true, delim = {literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}, "
+        f"nullstr = [{nulls}])"
+    )
+    types = source.types
+    read = ", ".join(f"{_TEXT_AS[types.get(n, 'string')].format(quoted(n))} AS {quoted(n)}" for n in names)
+    raw = ", ".join(f"{quoted(n)} AS {quoted(raw_name(n))}" for n in names)
+    connection.execute(
+        f"CREATE TEMP VIEW {quoted(view)} AS SELECT {read}, {raw}, rowid + 1 AS {quoted(ROW)} FROM {table}"
+    )
+
+
+def _list(files: tuple[str, ...]) -> str:
+    return f"[{', '.join(literal(f) for f in files)}]"
+
+
+def _header(source: Source, file: str) -> tuple[list[str], str]:
+    """Column names and delimiter of a CSV."""
+    shown = source.name_of(file)
+    try:
+        with _open(source, file) as stream:
+            start = stream.readline(1_000_000)
+            delimiter = "," if "," in start else max(";\t|", key=start.count)
+            rest = stream.read(100_000) if start.count('"') % 2 else ""
+            names = next(csv.reader(io.StringIO(str(start) + str(rest)), delimiter=delimiter), [])
+    except UnicodeDecodeError as error:
+        raise _not_utf8(shown) from error
+    except (OSError, EOFError, csv.Error) as error:
+        if source.scheme:
+            raise unreadable(error, source) from error
+        msg = f"{shown} cannot be read: {error}"
+        raise InputError(msg, fix="write the file again", file=shown, line=1) from error
+    names = [n.strip() or f"column{i}" for i, n in enumerate(names)]
+    seen: dict[str, str] = {}
+    for name in names:
+        if name.lower() in seen:
+            what = (
+                f"the header names the column {name!r} twice"
+                if seen[name.lower()] == name
+                else (f"the header has the columns {seen[name.lower()]!r} and {name!r}, which differ only in case")
+            )
+            raise InputError(what, fix="give every column a name of its own", file=shown, line=1)
+        seen[name.lower()] = name
+    return names, delimiter
+
+
+def _open(source: Source, file: str) -> Any:
+    zipped = file.lower().split("?")[0].endswith(".gz")
+    if source.scheme:
+        compression = "gzip" if zipped else None
+        return source.filesystem().open(file, "rt", encoding="utf-8-sig", newline="", compression=compression)
+    return (gzip.open if zipped else open)(file, "rt", encoding="utf-8-sig", newline="")
+
+
+def _not_utf8(shown_as: str) -> InputError:
+    msg = f"{shown_as} is not in UTF-8"
+    fix = "write it with encoding='utf-8' (in pandas: df.to_csv(path, index=False)), then `dvc add` and `dvc push`"
+    return InputError(msg, why="names and categories would be read wrongly", fix=fix)
+
+
+def unreadable(error: Exception, source: Source) -> MlpError:
+    """What to tell people when a file cannot be read, with the line where the format has lines."""
+    text = str(error)
+    shown = next((source.name_of(f) for f in source.files if f in text), source.shown_as)
+    if "not utf-8" in text.lower() or "invalid unicode" in text.lower() or isinstance(error, UnicodeError):
+        return _not_utf8(shown)
+    line = re.search(r"CSV Error on Line: (\d+)", text) or re.search(r"in line (\d+)", text)
+    number = int(line[1]) if line else 0
+    reason = first_line(error)
+    if "CSV Error" in text:
+        rows = [r for r in text.splitlines() if r and not r.startswith(("Original Line", "Invalid Input", "Possible"))]
+        reason = rows[0] if rows else reason
+    for file in source.files:
+        reason = reason.replace(file, source.name_of(file))
+    what = f"{shown} cannot be read: {reason}"
+    if source.scheme:
+        return OutsideError(what, fix="check the address, the network and the credentials, or write the file again")
+    fix = f"mend or write {shown} again, then `dvc add {source.shown_as} && dvc push` and commit"
+    return InputError(what, fix=fix, file=shown if number else "", line=number)
+
+
+def first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    return re.sub(r"^[A-Z][A-Za-z /-]* Error: ", "", first)
