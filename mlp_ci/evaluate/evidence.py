@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FORMAT = "mlp-ci/evidence/v1"
 FILE = "evidence.json"
 PROFILE_FILE = "prediction-profile.json"
+IMPORTANCE_FILE = "importance.json"
+OUTCOMES_FILE = "outcomes.json"
 
 
 def intent(spec: ModelSpec, run: RunFact, test_digest: str) -> dict[str, Any]:

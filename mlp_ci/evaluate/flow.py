@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +18,9 @@ from mlp_ci.errors import InputError, MlpError
 from mlp_ci.evaluate import evidence
 from mlp_ci.evaluate.bootstrap import Estimate, estimates
 from mlp_ci.evaluate.gates import Champion, Measured, Verdict, judge, shown
-from mlp_ci.evaluate.metrics import computable, metric_called
-from mlp_ci.evaluate.predict import Predicted, predict, single_row_python
+from mlp_ci.evaluate.importance import Importance
+from mlp_ci.evaluate.metrics import BINARY, computable, metric_called
+from mlp_ci.evaluate.predict import NOT_MEASURED, Predicted, predict, single_row_python
 from mlp_ci.evaluate.rows import HeldOut, read_held_out
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
@@ -63,11 +64,11 @@ def evaluate(ctx: Context) -> Report:
     if job.tracking.has_artifact(job.run.run_id, f"{folder}/{evidence.FILE}"):
         content = job.tracking.read_bytes(job.run.run_id, f"{folder}/{evidence.FILE}")
         _record(job, folder, content)
-        return _report(job, json.loads(content), content, reused=True)
-    content, profile = _evaluate(job, inputs, champions)
-    _store(job, folder, content, profile)
+        return _report(job, json.loads(content), content, _kept_importance(job, folder), reused=True)
+    content, facts, importance = _evaluate(job, inputs, champions)
+    _store(job, folder, content, facts)
     _record(job, folder, content)
-    return _report(job, json.loads(content), content, reused=False)
+    return _report(job, json.loads(content), content, importance, reused=False)
 
 
 def open_job(ctx: Context) -> Job:
@@ -157,7 +158,10 @@ def find_champions(job: Job) -> dict[str, Champion]:
 # ---------------------------------------------------------------- evaluating
 
 
-def _evaluate(job: Job, inputs: Mapping[str, Any], champions: dict[str, Champion]) -> tuple[bytes, dict[str, Any]]:
+def _evaluate(
+    job: Job, inputs: Mapping[str, Any], champions: dict[str, Champion]
+) -> tuple[bytes, dict[str, dict[str, Any]], Importance]:
+    """The evidence, the other files to keep with it (by name), and what the predictions rest on."""
     file = dvc.pull(job.ctx.repo, [job.spec.data.test])[job.spec.data.test]
     held_out = read_held_out(file, job.spec)
     for gate in job.spec.evaluate.gates:
@@ -177,7 +181,7 @@ def _evaluate(job: Job, inputs: Mapping[str, Any], champions: dict[str, Champion
     ]
     _require_judged(verdicts)
     content = evidence.evidence_bytes(inputs, job.run, (measured, len(held_out)), champions, verdicts)
-    return content, _prediction_profile(this)
+    return content, _facts(this), this.importance
 
 
 def _champion_folders(job: Job, champions: dict[str, Champion]) -> tuple[dict[str, Path], dict[str, Champion]]:
@@ -243,24 +247,48 @@ def _require_judged(verdicts: list[Verdict]) -> None:
     raise InputError(msg, why=why, fix=fix, file="model.yaml")
 
 
-def _prediction_profile(predicted: Predicted) -> dict[str, Any]:
-    from mlp_ci.data.profile import PREDICTION, Profile, profile_values
+def _facts(predicted: Predicted) -> dict[str, dict[str, Any]]:
+    """What monitoring will need besides the evidence: file name → content.
 
+    How often predictions came true is counted in the bins of their profile, so that a window counted in them says how
+    good the version probably is. Only for probabilities of two classes: nothing of the kind follows from a number.
+    """
+    from mlp_ci.data.outcomes import outcomes_of, probability_edges
+    from mlp_ci.data.profile import PREDICTION, NumberProfile, Profile, profile_values
+
+    said, facts = predicted.predictions, {}
     column = profile_values(predicted.logged)
-    return Profile(rows=len(predicted.logged), columns={PREDICTION: column}).to_json()
+    if said.task == BINARY and said.probability is not None and isinstance(column, NumberProfile):
+        edges = probability_edges(said.probability)
+        column = profile_values(predicted.logged, like=replace(column, edges=edges))
+        facts[evidence.OUTCOMES_FILE] = outcomes_of(edges, said.probability, said.target).to_json()
+    profile = Profile(rows=len(predicted.logged), columns={PREDICTION: column})
+    return {
+        **facts,
+        evidence.PROFILE_FILE: profile.to_json(),
+        evidence.IMPORTANCE_FILE: predicted.importance.to_json(),
+    }
 
 
 # ---------------------------------------------------------------- keeping
 
 
-def _store(job: Job, folder: str, content: bytes, profile: Mapping[str, Any]) -> None:
-    """The profile first: where the evidence is, the evaluation is whole."""
+def _store(job: Job, folder: str, content: bytes, facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """The evidence last: where it is, the evaluation is whole."""
     with tempfile.TemporaryDirectory(prefix="mlp-ci-") as scratch:
         place = Path(scratch)
-        (place / evidence.PROFILE_FILE).write_text(json.dumps(profile, sort_keys=True), encoding="utf-8")
+        for name, value in facts.items():
+            (place / name).write_text(json.dumps(value, sort_keys=True), encoding="utf-8")
         (place / evidence.FILE).write_bytes(content)
-        for name in (evidence.PROFILE_FILE, evidence.FILE):
+        for name in (*facts, evidence.FILE):
             job.tracking.log_file(job.run.run_id, place / name, folder)
+
+
+def _kept_importance(job: Job, folder: str) -> Importance:
+    path = f"{folder}/{evidence.IMPORTANCE_FILE}"
+    if not job.tracking.has_artifact(job.run.run_id, path):
+        return NOT_MEASURED
+    return Importance.from_json(job.tracking.read_json(job.run.run_id, path))
 
 
 def _record(job: Job, folder: str, content: bytes) -> None:
@@ -293,7 +321,7 @@ def publish(job: Job, content: bytes) -> None:
 # ---------------------------------------------------------------- report
 
 
-def _report(job: Job, value: Mapping[str, Any], content: bytes, *, reused: bool) -> Report:
+def _report(job: Job, value: Mapping[str, Any], content: bytes, importance: Importance, *, reused: bool) -> Report:
     outcome = Outcome(value["outcome"])
     gates = value["gates"]
     passed = sum(g["outcome"] == "pass" for g in gates)
@@ -306,8 +334,18 @@ def _report(job: Job, value: Mapping[str, Any], content: bytes, *, reused: bool)
     ]
     report.tables = [_comparison(value)]
     report.tables += [_slices(g) for g in gates if g.get("slices")]
+    if importance.shares:
+        report.tables.append(importance.table())
+    elif importance is not NOT_MEASURED:
+        message = f"how much the predictions rest on each input is not known: {importance.trouble}"
+        report.findings.append(Finding(check="importance", outcome=Outcome.SKIP, message=message, severity="notice"))
     report.outputs = {"gate": str(outcome), "evidence": evidence.digest_of(content)}
-    report.data = {"evidence": dict(value), "reused": reused, "run_id": job.run.run_id}
+    report.data = {
+        "evidence": dict(value),
+        "importance": dict(importance.shares),
+        "reused": reused,
+        "run_id": job.run.run_id,
+    }
     report.links = [("MLflow run", job.tracking.run_page(job.run.run_id))]
     return report
 

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from mlp_ci.errors import InputError, MlpError, OutsideError
 from mlp_ci.evaluate import predictor
+from mlp_ci.evaluate.importance import Importance, importance_of
 from mlp_ci.evaluate.metrics import BINARY, REGRESSION, THRESHOLD, Array, Predictions
 from mlp_ci.evaluate.rows import HeldOut, class_name
 
@@ -21,15 +22,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 LONGEST_SECONDS = 3600.0
+NOT_MEASURED = Importance(shares={}, rows=0, trouble="it was not asked for")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predicted:
-    """What one model did: predictions, the value that the prediction log would hold, milliseconds of single rows."""
+    """What one model did: predictions, the value that the prediction log would hold, milliseconds of single rows,
+    and how much of it rests on each input (only asked of the first model)."""
 
     predictions: Predictions
     logged: Array
     latency_ms: Array
+    importance: Importance = NOT_MEASURED
 
 
 def predict(
@@ -43,8 +47,14 @@ def predict(
     with tempfile.TemporaryDirectory(prefix="mlp-ci-") as scratch:
         place = Path(scratch)
         features.to_parquet(place / "features.parquet")
+        predicts = "numbers" if held_out.task == REGRESSION else "classes"
         models = [
-            {"folder": str(folder), "output": str(place / f"{i}.npz"), "latency": True}
+            {
+                "folder": str(folder),
+                "output": str(place / f"{i}.npz"),
+                "latency": True,
+                "importance": "" if i else predicts,
+            }
             for i, folder in enumerate(folders)
         ]
         request = {"features": str(place / "features.parquet"), "models": models}
@@ -89,7 +99,8 @@ def _outcome(output: Path, held_out: HeldOut, said: str) -> Predicted | MlpError
         return InputError(f"the model could not be tried: {said or 'the process said nothing'}", fix=fix)
     try:
         with np.load(output, allow_pickle=False) as stored:
-            return interpret({name: stored[name] for name in stored.files}, held_out)
+            found = {name: stored[name] for name in stored.files}
+            return replace(interpret(found, held_out), importance=importance_of(found))
     except MlpError as error:
         return error
 

@@ -3,9 +3,10 @@
 Runs in the team's training environment, so it needs nothing but MLflow, pandas and numpy there, and imports nothing
 of mlp-ci. Loading a model runs code of the team; this process has none of the job's secrets and never sees a target.
 
-The request: ``{"features": <parquet file>, "models": [{"folder": …, "output": <npz file>, "latency": bool}, …]}``.
-An output holds ``label`` (rows,), ``probability`` (rows, classes) or (rows,) if there is one, ``classes`` and
-``latency_ms``; what went wrong with a model is written to ``<output>.error`` as JSON.
+The request: ``{"features": <parquet file>, "models": [{"folder": …, "output": <npz file>, "latency": bool,
+"importance": "classes" | "numbers" (what it predicts) or absent}, …]}``. An output holds ``label`` (rows,),
+``probability`` (rows, classes) or (rows,) if there is one, ``classes``, ``latency_ms``, and what :func:`importances`
+found; what went wrong with a model is written to ``<output>.error`` as JSON.
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ from typing import Any
 
 LATENCY_CALLS = 200
 LATENCY_SECONDS = 2.0
+IMPORTANCE_ROWS = 2000
+IMPORTANCE_FEWEST = 50
+# All permuted rows together, so that many features do not take long; and cells in memory at once (about 32 MB).
+IMPORTANCE_PREDICTIONS = 40_000
+IMPORTANCE_CELLS = 4_000_000
+IMPORTANCE_SECONDS = 60.0
+IMPORTANCE_SEED = 20130101
 
 
 def main(request_file: str) -> int:
@@ -51,6 +59,7 @@ def predict_with(model: dict[str, Any], features: Any) -> None:
     chosen = features[names] if names else features
     native = native_classifier(loaded)
     found: dict[str, Any] = {}
+    started = time.perf_counter()
     if native is not None:
         found["probability"] = np.asarray(native.predict_proba(chosen), dtype=float)
         found["classes"] = np.asarray([str(c) for c in native.classes_])
@@ -59,8 +68,11 @@ def predict_with(model: dict[str, Any], features: Any) -> None:
     else:
         found["label"] = as_array(loaded.predict(chosen))
         one = loaded.predict
+    per_row = (time.perf_counter() - started) / max(1, len(chosen))
     if model.get("latency"):
         found["latency_ms"] = latencies(one, chosen)
+    if model.get("importance"):
+        found |= importances(one, chosen, classes=model["importance"] == "classes", per_row=per_row)
     with Path(model["output"]).open("wb") as stream:
         np.savez(stream, **found)
 
@@ -98,6 +110,73 @@ def latencies(predict: Any, features: Any) -> Any:
         if time.perf_counter() > deadline and len(times) > 3:
             break
     return np.asarray(times[3:])
+
+
+def importances(predict: Any, features: Any, *, classes: bool, per_row: float = 0.0) -> dict[str, Any]:
+    """How far the predictions move when one column is shuffled among the rows (permutation; no label is used).
+
+    ``per_row`` is how many seconds a prediction takes: a model that is too slow for this is left alone. Returns
+    ``importance`` (columns,), ``importance_columns`` and ``importance_rows``, or ``importance_trouble``: why there is
+    none. A model may refuse rows that never occurred; its message may hold values, so only its kind is told.
+    """
+    import numpy as np
+
+    names = [str(name) for name in features.columns]
+    rows = min(IMPORTANCE_ROWS, len(features), IMPORTANCE_PREDICTIONS // max(1, len(names)))
+    if rows < min(IMPORTANCE_FEWEST, len(features)):
+        return {"importance_trouble": f"the model reads {len(names):,} columns, too many to try each one"}
+    if per_row * rows * len(names) > IMPORTANCE_SECONDS:
+        return {"importance_trouble": f"it would take {per_row * rows * len(names) / 60:.0f} minutes"}
+    drawn = np.random.default_rng(IMPORTANCE_SEED).choice(len(features), rows, replace=False)
+    sample = features.iloc[np.sort(drawn)].reset_index(drop=True)
+    try:
+        moved = changes(predict, sample, classes=classes)
+    except Exception as error:  # whatever the team's code raises
+        return {"importance_trouble": f"the model refused rows with one column shuffled ({type(error).__name__})"}
+    if not np.isfinite(moved).all():
+        return {"importance_trouble": "the model gave no number for rows with one column shuffled"}
+    return {"importance": moved, "importance_columns": np.asarray(names), "importance_rows": np.asarray(rows)}
+
+
+def changes(predict: Any, sample: Any, *, classes: bool) -> Any:
+    """The mean change of the prediction per shuffled column, (columns,); several columns in one call, which is faster.
+
+    Block 0 of the first call is the sample itself; block b is the sample with one column shuffled.
+    """
+    import numpy as np
+
+    rows, width = sample.shape
+    at_once = max(1, IMPORTANCE_CELLS // max(1, rows * width))
+    plain = np.arange(rows)
+    before: Any = None
+    moved: list[float] = []
+    for first in range(0, width, at_once):
+        shuffled = range(first, min(first + at_once, width))
+        stacked = sample.take(np.tile(plain, len(shuffled) + (before is None)))
+        for block, column in enumerate(shuffled, start=int(before is None)):
+            order = np.random.default_rng([IMPORTANCE_SEED, column]).permutation(rows)
+            where = np.tile(plain, len(stacked) // rows)
+            where[block * rows : (block + 1) * rows] = order
+            stacked.isetitem(column, sample.iloc[:, column].take(where).array)
+        said = as_array(predict(stacked.reset_index(drop=True)))
+        if len(said) != len(stacked):
+            msg = "one prediction per row is needed"
+            raise ValueError(msg)
+        if before is None:
+            before, said = said[:rows], said[rows:]
+        moved += [distance(before, block, classes=classes) for block in said.reshape(-1, rows, *said.shape[1:])]
+    return np.asarray(moved)
+
+
+def distance(before: Any, after: Any, *, classes: bool) -> float:
+    """The mean change of a prediction: of its probability, its value, or how often its class is another one."""
+    import numpy as np
+
+    if before.dtype.kind not in "fiub" or (before.ndim == 1 and classes and not (before % 1).any()):
+        return float(np.mean(before != after))
+    change = np.abs(after.astype(float) - before.astype(float))
+    # Of probabilities per class, what one class gains another loses.
+    return float(np.mean(change.sum(axis=1) / 2 if change.ndim == 2 else change))
 
 
 if __name__ == "__main__":

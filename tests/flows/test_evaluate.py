@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlp_ci.context import load_context
+from mlp_ci.data.outcomes import Outcomes
+from mlp_ci.evaluate.importance import Importance
+from mlp_ci.monitor.estimate import estimate
 from mlp_ci.tracking import Tracking, connect
 from tests.training import FAST_TRAIN, ModelRepo, make_repo, rows, track
 
@@ -76,6 +79,60 @@ def test_evidence_is_kept_with_the_run_and_made_once(repo: ModelRepo, run: Run, 
     assert again["data"]["reused"]
     assert again["outputs"] == report["outputs"]
     assert tracking.read_bytes(run_id, "evidence.json") == content
+
+
+def test_what_monitoring_needs_is_kept_beside_the_evidence(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
+    run_id = trained(run, repo)
+    first = run("evaluate", repo)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "What the predictions rest on" in first.stdout
+    folder = tracking.run(run_id).tags["mlp.evaluation"]
+    importance = Importance.from_json(tracking.read_json(run_id, f"{folder}/importance.json"))
+    assert set(importance.shares) == {"x", "noise"}
+    assert importance.shares["x"] > 0.9
+    assert sum(importance.shares.values()) == pytest.approx(1)
+    assert importance.rows == 400
+    outcomes = Outcomes.from_json(tracking.read_json(run_id, f"{folder}/outcomes.json"))
+    profile = tracking.read_json(run_id, f"{folder}/prediction-profile.json")["columns"]["prediction"]
+    assert list(outcomes.edges) == profile["edges"]
+    assert list(outcomes.rows) == profile["counts"]
+    held_out = (repo.path / "data/test.csv").read_text().splitlines()[1:]
+    assert sum(outcomes.positives) == sum(line.endswith(",1") for line in held_out)
+    auc = tracking.read_json(run_id, "evidence.json")["metrics"]["roc_auc"]["value"]
+    assert estimate("roc_auc", outcomes, outcomes.rows, auc, min_rows=100).value == pytest.approx(auc)
+    again = json.loads(run("evaluate", repo, "--format", "json").stdout)
+    assert again["data"]["importance"] == importance.shares
+
+
+def test_a_model_that_refuses_shuffled_rows_is_evaluated_all_the_same(
+    repo: ModelRepo, run: Run, tracking: Tracking
+) -> None:
+    picky = """
+class Picky:
+    classes_ = [0, 1]
+    def predict_proba(self, X):
+        import numpy as np
+        known = X["x"].round(4).astype(str) + "/" + X["noise"].round(4).astype(str)
+        if len(known) > 400:
+            raise ValueError(f"never seen: {known.iloc[0]}")
+        return np.column_stack([1 - (X["x"] > 0), X["x"] > 0]).astype(float)
+    def predict(self, X):
+        return (X["x"] > 0).astype(int)
+model = Picky()
+"""
+    repo.write(
+        "train.py",
+        FAST_TRAIN.replace("mlflow.sklearn.save_model(", picky + "mlflow.sklearn.save_model(").replace(
+            "model.score(X, y)", "1.0"
+        ),
+    )
+    run_id = trained(run, repo)
+    done = run("evaluate", repo)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "the model refused rows with one column shuffled (ValueError)" in " ".join(done.stdout.split())
+    assert "never seen" not in done.stdout + done.stderr
+    folder = tracking.run(run_id).tags["mlp.evaluation"]
+    assert tracking.read_json(run_id, f"{folder}/importance.json")["importance"] == {}
 
 
 def test_a_failed_gate_says_no(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
