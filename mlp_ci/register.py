@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlp_ci.context import Context
+    from mlp_ci.data.reference import Reference
     from mlp_ci.github import Hub
 
 PROFILE_FILE = "profile.json"
@@ -160,22 +162,46 @@ def _description(job: Job, commit: str, content: bytes) -> str:
 
 
 def _store_profile(job: Job) -> None:
-    """The profile that drift is measured against: inputs of training and held-out data, predictions for the latter."""
+    """What live data is compared with: inputs of training and held-out data, and what the evaluation found out."""
     doing("profiling the data and the predictions")
-    from mlp_ci.data.profile import PREDICTION, Profile, profile_file
+    from mlp_ci.data.reference import reference_of
 
-    data = job.spec.data
-    files = dvc.pull(job.ctx.repo, [data.train, data.test])
-    features = {name: data.columns[name] for name in data.features}
-    trained = profile_file(files[data.train], features)
-    held_out = profile_file(files[data.test], features, like=trained)
-    folder = job.run.tags["mlp.evaluation"]
-    predicted = Profile.from_json(job.tracking.read_json(job.run.run_id, f"{folder}/{evidence.PROFILE_FILE}"))
-    whole = trained.merge(held_out).with_column(PREDICTION, predicted.columns[PREDICTION])
+    spec = job.spec
+    files = dvc.pull(job.ctx.repo, [spec.data.train, spec.data.test])
+    monitor = spec.monitor
+    reference = reference_of(
+        [files[spec.data.train], files[spec.data.test]], spec.data, monitor.window_length, monitor.segments
+    )
+    whole = _with_evaluation(job, reference)
     with tempfile.TemporaryDirectory(prefix="mlp-ci-") as scratch:
         file = Path(scratch) / PROFILE_FILE
-        file.write_text(json.dumps(whole.to_json(), sort_keys=True), encoding="utf-8")
+        file.write_text(json.dumps(whole.to_json(), sort_keys=True, separators=(",", ":")), encoding="utf-8")
         job.tracking.log_file(job.run.run_id, file)
+
+
+def _with_evaluation(job: Job, reference: Reference) -> Reference:
+    """The reference with the predictions for the held-out data, what they rest on, and how often they came true."""
+    from mlp_ci.data.outcomes import Outcomes
+    from mlp_ci.data.profile import PREDICTION, Profile
+    from mlp_ci.evaluate.importance import Importance
+
+    def kept(name: str) -> dict[str, Any] | None:
+        path = f"{job.run.tags['mlp.evaluation']}/{name}"
+        there = job.tracking.has_artifact(job.run.run_id, path)
+        return job.tracking.read_json(job.run.run_id, path) if there else None
+
+    predicted = kept(evidence.PROFILE_FILE)
+    if predicted is None:
+        msg = "the evaluation kept no profile of its predictions"
+        raise InputError(msg, fix="run `mlp-ci evaluate` again")
+    column = Profile.from_json(predicted).columns[PREDICTION]
+    whole = reference.with_predictions(column, predicted.get("windows"))
+    outcomes, importance = kept(evidence.OUTCOMES_FILE), kept(evidence.IMPORTANCE_FILE)
+    return replace(
+        whole,
+        outcomes=Outcomes.from_json(outcomes) if outcomes else None,
+        importance=Importance.from_json(importance).shares if importance else {},
+    )
 
 
 # ---------------------------------------------------------------- promotion

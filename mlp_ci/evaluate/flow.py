@@ -253,6 +253,7 @@ def _facts(predicted: Predicted) -> dict[str, dict[str, Any]]:
     How often predictions came true is counted in the bins of their profile, so that a window counted in them says how
     good the version probably is. Only for probabilities of two classes: nothing of the kind follows from a number.
     """
+    from mlp_ci.data.null_windows import windows_of
     from mlp_ci.data.outcomes import outcomes_of, probability_edges
     from mlp_ci.data.profile import PREDICTION, NumberProfile, Profile, profile_values
 
@@ -265,7 +266,7 @@ def _facts(predicted: Predicted) -> dict[str, dict[str, Any]]:
     profile = Profile(rows=len(predicted.logged), columns={PREDICTION: column})
     return {
         **facts,
-        evidence.PROFILE_FILE: profile.to_json(),
+        evidence.PROFILE_FILE: {**profile.to_json(), "windows": windows_of(predicted.logged, column)},
         evidence.IMPORTANCE_FILE: predicted.importance.to_json(),
     }
 

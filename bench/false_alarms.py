@@ -1,0 +1,166 @@
+"""False alarms on data in which nothing drifts, and the power to see what does: 100 features, an hourly look, 30 days.
+
+Three worlds. In `independent` every row is drawn alone. In `rhythm` all rows of an hour move together: a daily cycle, a
+weekly one, and disturbances that last for hours. In `days` whole days differ at random, as weather and campaigns make
+them. In none of them does anything drift: every alarm is false. Then one feature of the hundred is changed by PSI 0.2.
+
+`python bench/false_alarms.py --models 200` is the size of the design's table (some minutes).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import chdtrc
+from scipy.stats import norm
+
+from mlp_ci.data.calibration import variation_of
+from mlp_ci.data.drift import Decision, Measured, decide
+from mlp_ci.data.null_windows import MOST
+from mlp_ci.monitor.risk import risk_of_a_look
+from mlp_ci.spec.model import Drift, Monitor
+
+FEATURES = 100
+GROUPS = 10
+HOURS = 24
+REFERENCE_DAYS = 60
+LIVE_DAYS = 30
+
+
+@dataclass(frozen=True)
+class World:
+    """How the mean of each feature moves, in standard deviations of its rows."""
+
+    name: str
+    daily: float = 0.0
+    weekly: float = 0.0
+    hours: float = 0.0
+    days: float = 0.0
+
+
+WORLDS = (
+    World("independent"),
+    World("rhythm", daily=0.4, weekly=0.15, hours=0.2),
+    World("days", days=0.25),
+)
+
+
+def movement(world: World, hours: int, rng: np.random.Generator) -> np.ndarray:
+    """The mean of every feature in every hour: hours × features."""
+    t = np.arange(hours)[:, None]
+    phase = rng.uniform(0, 2 * np.pi, (2, 1, FEATURES))
+    mean = world.daily * np.sin(2 * np.pi * t / 24 + phase[0]) + world.weekly * np.sin(2 * np.pi * t / 168 + phase[1])
+    if world.hours:
+        disturbance = np.zeros((hours, FEATURES))
+        shocks = rng.normal(0, world.hours * np.sqrt(1 - 0.8**2), (hours, FEATURES))
+        for i in range(1, hours):
+            disturbance[i] = 0.8 * disturbance[i - 1] + shocks[i]
+        mean = mean + disturbance
+    if world.days:
+        mean = mean + np.repeat(rng.normal(0, world.days, (hours // 24 + 1, FEATURES)), 24, axis=0)[:hours]
+    return mean
+
+
+def shift_of(psi: float) -> float:
+    """By how many standard deviations a normal must move for this PSI over the reference's deciles."""
+    edges = norm.ppf(np.arange(1, GROUPS) / GROUPS)
+    low, high = 0.0, 3.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        q = np.diff(np.concatenate([[0], norm.cdf(edges - middle), [1]]))
+        low, high = (middle, high) if np.sum((q - 0.1) * np.log(q / 0.1)) < psi else (low, middle)
+    return low
+
+
+def counts_of(mean: np.ndarray, edges: np.ndarray, rows: int, rng: np.random.Generator) -> np.ndarray:
+    """Rows in each group: hours × features × groups."""
+    below = norm.cdf(edges[None] - mean[:, :, None])
+    shares = np.diff(np.concatenate([np.zeros((*mean.shape, 1)), below, np.ones((*mean.shape, 1))], axis=2), axis=2)
+    return rng.multinomial(rows, np.maximum(shares, 0))
+
+
+def rolling(counts: np.ndarray, window: int) -> np.ndarray:
+    """Sums over the last ``window`` hours, for every hour that has as many."""
+    total = np.concatenate([np.zeros((1, *counts.shape[1:]), dtype=counts.dtype), np.cumsum(counts, axis=0)])
+    return total[window:] - total[:-window]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What one model's month brought: ``looks`` with an alarm, ``episodes`` of them, the naive tests' daily alarms."""
+
+    looks: int
+    episodes: int
+    naive: float
+    delay: int | None
+
+
+def month(world: World, rows: int, window: int, seed: int, *, psi: float = 0.0) -> Seen:
+    """One model over a month; with ``psi`` feature 0 is changed by that much from hour 0 of the month on."""
+    rng = np.random.default_rng(seed)
+    before = REFERENCE_DAYS * HOURS
+    mean = movement(world, before + LIVE_DAYS * HOURS, rng)
+    shift = np.zeros_like(mean)
+    shift[before:, 0] = shift_of(psi) if psi else 0.0
+    spread = np.sqrt(1 + mean[:before].var(axis=0))
+    edges = norm.ppf(np.arange(1, GROUPS) / GROUPS)[None, :] * spread[:, None] + mean[:before].mean(axis=0)[:, None]
+    counts = counts_of(mean + shift * spread, edges, rows, rng)
+    # The last two windows before the month are live as well, so that the first look has windows to look back on.
+    reference, live = counts[:before], counts[before - 2 * window :]
+    then = reference.sum(axis=0).astype(float)
+    whole = reference[: before // window * window].reshape(-1, window, FEATURES, GROUPS).sum(axis=1)
+    chosen = whole[np.linspace(0, len(whole) - 1, min(MOST, len(whole))).astype(int)]
+    variations = [variation_of(chosen[:, f].tolist()) for f in range(FEATURES)]
+    spec = Drift.model_validate({})
+    risk = risk_of_a_look(Monitor.model_validate({"schedule": "hourly"}))
+    seen = [Measured.of(then, table.astype(float), variations) for table in rolling(live, window)]
+    alarms, naive = [], 0
+    for i in range(window, len(seen)):
+        decided = decide(seen[i], [seen[i - window]], spec, risk)
+        alarms.append(Decision.DRIFTED in decided.codes)
+    shares = then / then.sum(axis=1, keepdims=True)
+    for hour in counts[before:]:
+        statistic = ((hour - rows * shares) ** 2 / (rows * shares)).sum(axis=1)
+        naive += int((chdtrc(GROUPS - 1, statistic) <= 0.05).sum())
+    flags = np.asarray(alarms)
+    # Alarms less than a day apart are one: they end up in the same pull request.
+    when = np.flatnonzero(flags)
+    starts = int(np.count_nonzero(np.diff(when) > HOURS) + 1) if when.size else 0
+    first = int(np.argmax(flags)) - window + 1 if flags.any() else None
+    return Seen(looks=int(flags.sum()), episodes=starts, naive=naive / LIVE_DAYS, delay=first)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", type=int, default=40)
+    parser.add_argument("--rows", type=int, default=250, help="rows an hour")
+    given = parser.parse_args()
+    print(f"{FEATURES} features, an hourly look, {LIVE_DAYS} days, {given.models} models, {given.rows} rows an hour;")
+    print(f"reference: {REFERENCE_DAYS} days before. Nothing drifts:")
+    print("  world         window   false alarms per model-month   looks in alarm   chi-square at 0.05, per day")
+    start = time.perf_counter()
+    for world in WORLDS:
+        for window in (24, 1):
+            seen = [
+                month(world, given.rows if window > 1 else max(600, given.rows), window, s) for s in range(given.models)
+            ]
+            episodes, looks = (np.mean([getattr(s, k) for s in seen]) for k in ("episodes", "looks"))
+            naive = np.mean([s.naive for s in seen])
+            print(f"  {world.name:<12} {window:>4} h   {episodes:>20.3f}           {looks:>14.2f}   {naive:>20.0f}")
+    print("One feature of the hundred changes by PSI 0.2; seen within two windows (must be 95 %):")
+    for world in WORLDS:
+        found = [month(world, given.rows, 24, 1000 + s, psi=0.2) for s in range(given.models)]
+        within = np.mean([s.delay is not None and s.delay <= 48 for s in found])
+        hours = [s.delay for s in found if s.delay is not None]
+        median = f"{np.median(hours):.0f} h" if hours else "never"
+        print(
+            f"  {world.name:<12}   24 h   {within:>6.1%}   seen after {median} (median), {24 * given.rows:,} rows a window"
+        )
+    print(f"  ({time.perf_counter() - start:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()

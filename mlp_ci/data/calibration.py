@@ -1,0 +1,211 @@
+"""What differs where nothing has drifted: windows of the reference itself, against the rest of it.
+
+Rows of live data are not independent: hours, weekdays and weather move all of them together. How much is measured, not
+assumed. The reference is cut into windows as long as those that will be judged; how far they lie from the whole, beyond
+what their size explains, is the variation between windows. It enters the test as a second component of variance, in the
+manner of Rao and Scott's (1981, 1984) correction of chi-square tests for clustered samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlp_ci.data.groups import Groups
+from mlp_ci.data.shapes import natural
+from mlp_ci.data.statistics import SMOOTHING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+
+# A window of the reference with fewer rows says more about its size than about time.
+FEWEST_ROWS = 30
+# A variance estimated from fewer windows is not known well enough to be taken off or added.
+FEWEST_WINDOWS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One column in the windows of the reference: ``counts[w][g]`` rows of window w lie in group g."""
+
+    groups: Groups
+    counts: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """The windows of the reference. ``seconds`` is how long each is, None where the data has no time."""
+
+    seconds: float | None
+    columns: Mapping[str, Series]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; :meth:`from_json` reads them back."""
+        columns = {
+            name: {"groups": series.groups.to_json(), "counts": [list(row) for row in series.counts]}
+            for name, series in self.columns.items()
+        }
+        return {"seconds": self.seconds, "columns": columns}
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> Calibration:
+        """Read what :meth:`to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
+        columns = {}
+        for name, series in value["columns"].items():
+            groups = Groups.from_json(series["groups"])
+            counts = tuple(tuple(natural(n) for n in row) for row in series["counts"])
+            if any(len(row) != groups.size for row in counts):
+                msg = f"the windows of {name} do not have its groups"
+                raise ValueError(msg)
+            columns[str(name)] = Series(groups=groups, counts=counts)
+        seconds = value["seconds"]
+        return Calibration(seconds=None if seconds is None else float(seconds), columns=columns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variation:
+    """The variation of one column between windows of the reference, in shares.
+
+    With z = (q - p)/√p per group, ``between`` is the mean of |z|² over the windows beyond the 1/n that their size
+    explains, ``squared`` the trace of the squared covariance of z that remains, ``observed`` the mean of |z|² itself
+    with ``freedom`` degrees of freedom behind it. ``windows`` is how many there are; 0 when nothing is known.
+    """
+
+    windows: int = 0
+    between: float = 0.0
+    squared: float = 0.0
+    observed: float = 0.0
+    freedom: float = 0.0
+
+
+def variation_of(counts: Sequence[Sequence[int]]) -> Variation:
+    """The variation between windows, from the counts of a column's groups in each of them.
+
+    Moments of Gaussian quadratic forms: E|z|² = tr C and Var |z|² = 2 tr C², for the covariance C of z. Neighbouring
+    windows that resemble each other count for less than one each (Bayley & Hammersley 1946).
+    """
+    table = np.asarray([row for row in counts if sum(row) >= FEWEST_ROWS], dtype=float)
+    if len(table) < FEWEST_WINDOWS:
+        return Variation(windows=len(table))
+    z, size = _residuals(table)
+    own = np.asarray(size)
+    squares = np.sum(z**2, axis=1)
+    groups = int(np.count_nonzero(table.sum(axis=0))) - 1
+    if groups < 1:
+        return Variation(windows=len(table))
+    observed = float(squares.mean())
+    if observed <= 0:
+        return Variation(windows=len(table))
+    between = max(0.0, float(np.mean(squares - groups * own)))
+    effective = _independent(z)
+    whole = _trace_of_square(z, effective)
+    # What is left of tr C² after the sampling part s·I: tr (C - sI)² = tr C² - 2 s tr C + s² groups.
+    s = float(own.mean())
+    squared = whole - 2 * s * (between + groups * s) + s * s * groups
+    squared = min(max(squared, between**2 / groups), between**2)
+    return Variation(
+        windows=len(table),
+        between=between,
+        squared=squared,
+        observed=observed,
+        freedom=effective * observed**2 / max(whole, observed**2 / groups),
+    )
+
+
+def _residuals(table: Array) -> tuple[Array, Array]:
+    """z of every window against all other windows together, and the 1/n + 1/m that its size explains."""
+    there = table[:, table.sum(axis=0) > 0] + SMOOTHING
+    rows = there.sum(axis=1)
+    rest = there.sum(axis=0) - there
+    p = rest / rest.sum(axis=1, keepdims=True)
+    z = (there / rows[:, None] - p) / np.sqrt(p)
+    return z, 1 / rows + 1 / rest.sum(axis=1)
+
+
+def _independent(z: Array) -> float:
+    """How many independent windows these are worth when a variance is estimated from them."""
+    windows = len(z)
+    total = float(np.sum(z**2))
+    likeness = float(np.sum(z[1:] * z[:-1])) / total if total else 0.0
+    likeness = min(0.95, max(0.0, likeness))
+    worth = windows * (1 - likeness**2) / (1 + likeness**2)
+    return max(float(FEWEST_WINDOWS), worth)
+
+
+def _trace_of_square(z: Array, effective: float) -> float:
+    """tr C² of the covariance C of z, without the bias that few windows give the plain estimate."""
+    sample = z.T @ z / len(z)
+    plain, squared_trace = float(np.sum(sample**2)), float(np.trace(sample)) ** 2
+    k = effective
+    unbiased = (plain - squared_trace / k) / (1 + 1 / k - 2 / k**2)
+    return float(min(max(unbiased, squared_trace / sample.shape[0]), squared_trace))
+
+
+# An F with this many degrees of freedom below is a chi-square to six digits.
+KNOWN = 1e7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nulls:
+    """The distribution of PSI where nothing has drifted, one entry a column.
+
+    (PSI - ``shift``) / ``scale`` has an F distribution with ``numerator`` and ``denominator`` degrees of freedom; a
+    ``mean`` of 0 is a column about which nothing can be said.
+    """
+
+    mean: Array
+    shift: Array
+    scale: Array
+    numerator: Array
+    denominator: Array
+
+    def p_values(self, psi: Array) -> Array:
+        """The chance of a PSI at least this large where nothing has drifted."""
+        from scipy.special import fdtrc
+
+        there = self.mean > 0
+        ratio = np.divide(np.maximum(psi - self.shift, 0.0), self.scale, out=np.zeros_like(psi), where=there)
+        return np.where(there, fdtrc(self.numerator, self.denominator, ratio), 1.0)
+
+    def quantiles(self, chance: float) -> Array:
+        """The PSI that is exceeded with this chance where nothing has drifted."""
+        from scipy.special import fdtri
+
+        found: Array = self.shift + fdtri(self.numerator, self.denominator, 1 - chance) * self.scale
+        return found
+
+
+def nulls_of(then: Array, now: Array, variations: Sequence[Variation], stretch: float = 1.0) -> Nulls:
+    """The null distributions of the PSI of columns; ``then`` and ``now`` are columns × groups, padded with zeros.
+
+    Where nothing drifted, PSI is a quadratic form of Gaussians with mean s·df + between for s = 1/n + 1/m (Yurdakul
+    2018 without the second term). It is matched by a shifted and scaled chi-square of the same first three moments
+    (Pearson's approximation, Imhof 1961), which keeps to the far tail where one direction varies most; and by an F,
+    because the second term is itself an estimate. ``stretch`` is how much longer the reference's
+    windows are than the one judged: the variation between shorter windows is larger by at most that.
+    """
+    table = np.array([(v.between, v.squared, v.observed, v.freedom) for v in variations], dtype=float).reshape(-1, 4)
+    between, squared, observed, freedom = table.T * np.array([[stretch], [stretch**2], [stretch], [1.0]])
+    n, m = then.sum(axis=1), now.sum(axis=1)
+    df = np.count_nonzero((then > 0) | (now > 0), axis=1) - 1.0
+    usable = (n > 0) & (m > 0) & (df >= 1)
+    s = 1 / np.maximum(n, 1) + 1 / np.maximum(m, 1)
+    df = np.maximum(df, 1.0)
+    # Sums of powers of the eigenvalues; for the third only a bound is known, that of a single direction.
+    mean = df * s + between
+    second = df * s**2 + 2 * s * between + squared
+    third = df * s**3 + 3 * s**2 * between + 3 * s * squared + squared**1.5
+    numerator = np.clip(second**3 / third**2, 1.0, df)
+    scale = third / second * numerator
+    # The relative variance of the estimated part is 2 / freedom; its share of the mean says how much that matters.
+    estimated = (freedom > 0) & (observed > 0)
+    ratio = np.divide(mean, observed, out=np.full_like(mean, np.inf), where=estimated)
+    denominator = np.clip(np.where(estimated, freedom, KNOWN) * ratio**2, 2.0, KNOWN)
+    shift, known = np.maximum(0.0, mean - scale), np.where(usable, mean, 0.0)
+    return Nulls(mean=known, shift=shift, scale=scale, numerator=numerator, denominator=denominator)
