@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mlp_ci import __version__
+from mlp_ci.data.commands import app as data_app
 from mlp_ci.errors import EXIT_INTERRUPTED, EXIT_OK, InputError
 from mlp_ci.presenter import Presenter, bug
 from mlp_ci.sandbox.commands import app as sandbox_app
@@ -417,4 +418,5 @@ def retrain(
     return Presenter("retrain", output_format, output)(flow)
 
 
+app.add_typer(data_app, name="data", rich_help_panel=WRITE)
 app.add_typer(sandbox_app, name="sandbox", rich_help_panel=PLATFORM)

@@ -121,7 +121,9 @@ class Presenter:
             reports.print_json(report.as_dict())
         else:
             with reports.commands_stopped(sys.stdout, in_job=reports.on_github()):
-                reports.print_text(report)
+                sys.stdout.write(report.document)
+                sys.stdout.flush()
+                reports.print_text(report, sys.stderr if report.document else sys.stdout)
         sys.stdout.flush()
         if self.output:
             with self.output.open("w", encoding="utf-8") as stream:

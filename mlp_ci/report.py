@@ -83,7 +83,8 @@ class Report:
     """All that a command has to say.
 
     ``headline`` is the one sentence to read if one reads only one. ``outputs`` become the action's outputs;
-    ``data`` is the machine's copy (``--format json``); ``links`` are (title, address or path) pairs.
+    ``data`` is the machine's copy (``--format json``); ``links`` are (title, address or path) pairs. ``document`` is
+    text to be kept or piped on: it stands alone on stdout, and all else that is said goes to stderr.
     """
 
     command: str
@@ -94,6 +95,7 @@ class Report:
     outputs: dict[str, str] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     links: list[tuple[str, str]] = field(default_factory=list)
+    document: str = ""
     exit_code: int | None = None  # None: 3 for fail and inconclusive, else 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,6 +107,7 @@ class Report:
             "findings": [asdict(f) for f in self.findings],
             "outputs": self.outputs,
             "data": self.data,
+            **({"document": self.document} if self.document else {}),
             "links": [{"title": t, "address": a} for t, a in self.links],
         }
 
@@ -385,6 +388,9 @@ def markdown(report: Report, *, heading: str = "###") -> str:
         lines.append("")
     for table in report.tables:
         lines += [markdown_table(table), ""]
+    if report.document:
+        fence = "`" * max(3, 1 + max(map(len, re.findall("`+", report.document)), default=0))
+        lines += [fence, printable(report.document).rstrip("\n"), fence, ""]
     for title, address in report.links:
         name = markdown_cell(title)
         plain = "://" in address and not re.search(r"[\s()<>]", address)
