@@ -30,7 +30,14 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "great-expectations": ("great-expectations==1.24.1", "pandas==3.1.1", "pyarrow==26.0.1"),
     "evidently": ("evidently==0.7.23", "pandas==2.3.3", "numpy==2.4.6", "pyarrow==26.0.1"),
     "nannyml": ("nannyml==0.13.1", "pandas==2.3.3", "numpy==2.4.6", "pyarrow==26.0.1", "statsmodels==0.15.0"),
-    "whylogs": ("whylogs==1.6.4", "whylogs-sketching==3.4.1.dev3", "pandas==2.3.3", "numpy==1.26.4", "scipy==1.17.1"),
+    "whylogs": (
+        "whylogs[viz]==1.6.4",
+        "whylogs-sketching==3.4.1.dev3",
+        "pandas==2.3.3",
+        "numpy==1.26.4",
+        "scipy==1.17.1",
+        "pyarrow==21.0.0",
+    ),
     "datasketches": ("datasketches==5.2.0", "numpy==2.4.6", "duckdb>=1.3", "pyarrow==26.0.1"),
 }
 # Rivals send usage statistics unless told; a benchmark talks to nobody.

@@ -1,6 +1,6 @@
 """71 checks on 5 M × 20 Parquet (at most 1.3 × the same aggregates by hand in DuckDB, and 300 MB), next to rivals.
 
-Everybody gets the same 71 checks and must find nothing in the data; eight faults planted in another file are to be found.
+Everybody gets the same 71 checks, finds nothing in the data, and should find eight faults planted in another file.
 """
 
 from __future__ import annotations
