@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.duck_sql import ROW, quoted
 from mlp_ci.data.groups import groups_of
-from mlp_ci.data.profile import number_sql, profile_values
+from mlp_ci.data.profile import profile_values
+from mlp_ci.data.profiling import number_sql
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

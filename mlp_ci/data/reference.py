@@ -13,7 +13,8 @@ from mlp_ci.data.groups import groups_of
 from mlp_ci.data.null_windows import cut, window_counts
 from mlp_ci.data.outcomes import Outcomes
 from mlp_ci.data.plan import types_wanted
-from mlp_ci.data.profile import PREDICTION, Profile, profile_file, profile_rows, require_format
+from mlp_ci.data.profile import PREDICTION, Profile, require_format
+from mlp_ci.data.profiling import profile_file, profile_rows
 from mlp_ci.data.shapes import CategoryProfile, finite_number
 from mlp_ci.errors import InputError
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mlp_ci.data.duck import connect
 from mlp_ci.data.duck_sql import literal, quoted
 from mlp_ci.data.plan import microseconds
-from mlp_ci.data.profile import PREDICTION, Profile, profile_rows, watched
+from mlp_ci.data.profile import PREDICTION, Profile, watched
+from mlp_ci.data.profiling import profile_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

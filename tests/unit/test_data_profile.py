@@ -20,9 +20,9 @@ from mlp_ci.data.profile import (
     CategoryProfile,
     NumberProfile,
     Profile,
-    profile_file,
     profile_values,
 )
+from mlp_ci.data.profiling import profile_file
 from mlp_ci.errors import InputError
 from mlp_ci.spec.data import Column
 
@@ -195,7 +195,7 @@ def test_classes_in_memory() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": "mlp-ci/profile/v2"},
+        {"format": "mlp-ci/profile/v1"},
         {"format": None},
         {"rows": -1},
         {"columns": []},
