@@ -6,6 +6,7 @@ DVC takes half a second to start, so it is not asked what its own files already 
 
 from __future__ import annotations
 
+import configparser
 import hashlib
 import json
 import os
@@ -45,7 +46,7 @@ def tracked_digest(repo: Path, path: str) -> str:
 
     Raises InputError when DVC does not track ``path``.
     """
-    return _tracked(repo, path).digest
+    return tracked(repo, path).digest
 
 
 def pull(repo: Path, paths: Sequence[str]) -> dict[str, Path]:
@@ -55,8 +56,8 @@ def pull(repo: Path, paths: Sequence[str]) -> dict[str, Path]:
     when the remote does not answer.
     """
     doing(f"looking for {', '.join(paths)}")
-    tracked = [_tracked(repo, path) for path in paths]
-    missing = sorted({t.path for t in tracked if not _is_here(repo, t)})
+    asked = [tracked(repo, path) for path in paths]
+    missing = sorted({t.path for t in asked if not _is_here(repo, t)})
     if missing:
         _run_pull(repo, missing)
     found = {path: repo / path for path in paths}
@@ -69,6 +70,16 @@ def pull(repo: Path, paths: Sequence[str]) -> dict[str, Path]:
             why = "there is nothing to check and nothing to train on"
             raise InputError(msg, why=why, fix=f"write the data, then `dvc add {path} && dvc push`")
     return found
+
+
+def get(repo: Path, path: str, revision: str, destination: Path) -> None:
+    """Fetch a tracked file or folder as it was at a git revision to ``destination``, which does not exist yet.
+
+    Raises InputError and OutsideError as :func:`pull` does.
+    """
+    done = _dvc(repo, "get", ".", path, "--rev", revision, "--out", str(destination))
+    if done.returncode != 0:
+        raise _transfer_error(repo, "get", [path], _said(done))
 
 
 def add_and_push(repo: Path, paths: Sequence[str]) -> list[str]:
@@ -123,13 +134,10 @@ def look_at_remote(repo: Path, paths: Sequence[str], *, seconds: float) -> Remot
     unreachable = _why_unreachable(str(folder) if is_folder else remote)
     if unreachable:
         return RemoteState(address=shown, unreachable=unreachable)
-    tracked = [found for path in paths if (found := _in_pointer(repo, path) or _in_lock(repo, path))]
+    asked = [found for path in paths if (found := _in_pointer(repo, path) or _in_lock(repo, path))]
     if is_folder:
-        # The layout of DVC 3, and the one before it.
-        places = {t.path: [folder / top / t.md5[:2] / t.md5[2:] for top in ("files/md5", "")] for t in tracked}
-        lacking = [path for path, kept in places.items() if not any(place.exists() for place in kept)]
-        return RemoteState(address=shown, lacking=tuple(lacking))
-    names = [t.path for t in tracked]
+        return RemoteState(address=shown, lacking=tuple(t.path for t in asked if _place([folder], t.md5) is None))
+    names = [t.path for t in asked]
     try:
         done = _dvc(repo, "status", "--cloud", "--json", *names, timeout=seconds)
         status = json.loads(done.stdout)
@@ -141,7 +149,16 @@ def look_at_remote(repo: Path, paths: Sequence[str], *, seconds: float) -> Remot
 # ---------------------------------------------------------------- what git asks for
 
 
-def _tracked(repo: Path, path: str) -> Tracked:
+def tracked(repo: Path, path: str) -> Tracked:
+    """What git asks for at ``path``. Raises InputError when DVC does not track it."""
+    found = find_tracked(repo, path)
+    if found is None:
+        raise _not_tracked(repo, path)
+    return found
+
+
+def find_tracked(repo: Path, path: str) -> Tracked | None:
+    """What git asks for at ``path``; None when DVC does not track it."""
     relative = PurePosixPath(path)
     # The file itself first, then the folders it lies in: DVC may track a folder as one.
     for candidate in (relative, *relative.parents):
@@ -150,7 +167,7 @@ def _tracked(repo: Path, path: str) -> Tracked:
         found = _in_pointer(repo, str(candidate)) or _in_lock(repo, str(candidate))
         if found:
             return found
-    raise _not_tracked(repo, path)
+    return None
 
 
 def _not_tracked(repo: Path, path: str) -> InputError:
@@ -275,6 +292,47 @@ def _md5_of_folder(folder: Path) -> str:
     listed = [{"md5": _hash(folder / name), "relpath": name} for name in files]
     text = json.dumps(sorted(listed, key=lambda item: item["relpath"]), sort_keys=True)
     return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def stored(repo: Path, md5: str, name: str) -> tuple[tuple[str, Path], ...]:
+    """The files (name, place of the bytes) of the output with this md5, as far as this machine holds them all.
+
+    Looks into DVC's cache and into the default remote where that is a folder; fetches nothing. Empty when a file is
+    not there.
+    """
+    stores = _stores(repo)
+    place = _place(stores, md5)
+    if place is None or not md5.endswith(".dir"):
+        return ((name, place),) if place else ()
+    try:
+        listed = _mappings(json.loads(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return ()
+    found = [(str(item.get("relpath")), _place(stores, str(item.get("md5")))) for item in listed]
+    files = tuple((relative, at) for relative, at in found if at)
+    return files if len(files) == len(found) else ()
+
+
+def _place(stores: Sequence[Path], md5: str) -> Path | None:
+    # The layout of DVC 3, and the one before it.
+    places = [store / top / md5[:2] / md5[2:] for store in stores for top in ("files/md5", "")]
+    return next((place for place in places if place.is_file()), None)
+
+
+def _stores(repo: Path) -> list[Path]:
+    """DVC's cache and a remote that is a folder, as DVC's configuration says; DVC itself need not be started."""
+    top = next((folder for folder in (repo, *repo.resolve().parents) if (folder / ".dvc").is_dir()), None)
+    if top is None:
+        return []
+    settings = configparser.ConfigParser(interpolation=None)
+    try:
+        settings.read([top / ".dvc" / "config", top / ".dvc" / "config.local"], encoding="utf-8")
+    except (configparser.Error, UnicodeDecodeError):
+        return [top / ".dvc" / "cache"]
+    cache = settings.get("cache", "dir", fallback="cache")
+    remote = settings.get("core", "remote", fallback="")
+    url = settings.get(f"'remote \"{remote}\"'", "url", fallback="").removeprefix("file://")
+    return [top / ".dvc" / place for place in (cache, url) if place and "://" not in place]
 
 
 # ---------------------------------------------------------------- DVC itself

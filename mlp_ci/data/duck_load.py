@@ -9,13 +9,19 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import re
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.data.duck_sql import ROW, literal, quoted, raw_name
+from mlp_ci.data.duck_sql import ROW, kind_of, literal, quoted, raw_name, text_of
+from mlp_ci.data.plan import PhysicalColumn
 from mlp_ci.errors import InputError, MlpError, OutsideError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mlp_ci.data.sources import Source
 
 # What pandas reads as missing in a CSV, so that validation sees the nulls that training sees.
@@ -34,18 +40,75 @@ _TEXT_AS = {
 }
 
 
-def load(connection: Any, source: Source, view: str) -> bool:
-    """Make the rows of ``source`` available under the name ``view``; whether its values are text.
+@dataclass(frozen=True)
+class View:
+    """An open source. ``text``: its values are text, each read as what the column is declared as."""
 
-    Raises InputError for files that do not fit together; what DuckDB raises is for :func:`unreadable`.
-    """
+    name: str
+    source: Source
+    text: bool
+    columns: tuple[PhysicalColumn, ...]
+
+    @property
+    def sql(self) -> str:
+        return quoted(self.name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, PhysicalColumn]:
+        return {c.name: c for c in self.columns}
+
+    def as_text(self, name: str) -> str:
+        """A column as comparable text; raises InputError when the source has no such column."""
+        column = self._by_name.get(name)
+        if column is None:
+            there = ", ".join(c.name for c in self.columns[:10])
+            msg = f"{self.source.shown_as} has no column {name}"
+            raise InputError(msg, fix=f"it has: {there}")
+        return text_of(column, self.source.types.get(name))
+
+    def as_written(self, name: str) -> str:
+        """A column as the file writes it."""
+        return f"CAST({self.raw(name)} AS VARCHAR)"
+
+    def raw(self, name: str) -> str:
+        return quoted(raw_name(name)) if self.text else quoted(name)
+
+
+def load(connection: Any, source: Source, name: str) -> View:
+    """Make the rows of ``source`` available under ``name``. Raises MlpError for what cannot be read."""
+    import duckdb
+
     if source.scheme:
         connection.register_filesystem(source.filesystem())
-    if source.format == "csv":
-        _load_csv(connection, source, view)
-        return True
-    {"parquet": _load_parquet, "json": _load_json, "arrow": _load_arrow}[source.format](connection, source, view)
-    return False
+    try:
+        _LOAD[source.format](connection, source, name)
+        described = connection.execute(f"DESCRIBE SELECT * FROM {quoted(name)}").fetchall()
+    except duckdb.OutOfMemoryException:
+        raise
+    except (duckdb.Error, UnicodeError) as error:
+        raise unreadable(error, source) from error
+    text = source.format == "csv"
+    return View(name=name, source=source, text=text, columns=tuple(_columns(described, text)))
+
+
+def describe(connection: Any, source: Source) -> tuple[PhysicalColumn, ...]:
+    """The columns of a source; of a CSV only the header is read. Raises MlpError for what cannot be read."""
+    if source.format != "csv":
+        return load(connection, source, "described").columns
+    names, _ = _header(source, source.files[0])
+    return tuple(PhysicalColumn(name=name, kind="string", shown="text", text=True) for name in names)
+
+
+def _columns(described: Sequence[Sequence[Any]], text: bool) -> list[PhysicalColumn]:
+    types = {str(name): str(kind) for name, kind, *_ in described}
+    ours = {ROW, *(raw_name(name) for name in types)} if text else {ROW}
+    return [
+        PhysicalColumn(name=name, kind=kind_of(shown), shown="text", text=True)
+        if text
+        else PhysicalColumn(name=name, kind=kind_of(shown), shown=shown, nan=shown in ("FLOAT", "DOUBLE"))
+        for name, shown in types.items()
+        if name not in ours
+    ]
 
 
 def _load_parquet(connection: Any, source: Source, view: str) -> None:
@@ -117,6 +180,9 @@ def _load_csv(connection: Any, source: Source, view: str) -> None:
     )
 
 
+_LOAD = {"parquet": _load_parquet, "json": _load_json, "arrow": _load_arrow, "csv": _load_csv}
+
+
 def _list(files: tuple[str, ...]) -> str:
     return f"[{', '.join(literal(f) for f in files)}]"
 
@@ -167,7 +233,7 @@ def _not_utf8(shown_as: str) -> InputError:
 
 def unreadable(error: Exception, source: Source) -> MlpError:
     """What to tell people when a file cannot be read, with the line where the format has lines."""
-    text = str(error)
+    text = _plain(error)
     shown = next((source.name_of(f) for f in source.files if f in text), source.shown_as)
     if "not utf-8" in text.lower() or "invalid unicode" in text.lower() or isinstance(error, UnicodeError):
         return _not_utf8(shown)
@@ -187,6 +253,18 @@ def unreadable(error: Exception, source: Source) -> MlpError:
 
 
 def first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in _plain(error).splitlines() if line.strip()]
     first = lines[0] if lines else type(error).__name__
     return re.sub(r"^[A-Z][A-Za-z /-]* Error: ", "", first)
+
+
+def _plain(error: Exception) -> str:
+    """What DuckDB says, also where it was told to say it as JSON."""
+    text = str(error)
+    kind, _, rest = text.partition(": ")
+    if not rest.startswith("{"):
+        return text
+    try:
+        return f"{kind}: {json.loads(rest)['exception_message']}"
+    except (ValueError, KeyError, TypeError):
+        return text

@@ -17,6 +17,8 @@ from mlp_ci.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mlp_ci.data.duck_load import View
+
 SECONDS = 600.0
 # The name under which a query gets the number of a row: `SELECT row_number, distance FROM numbered WHERE …`.
 NUMBER = "row_number"
@@ -35,8 +37,18 @@ def lock(connection: Any, files: Sequence[str]) -> None:
     connection.execute("SET lock_configuration = true")
 
 
-def run(connection: Any, sql: str, views: Mapping[str, Sequence[str]], examples: int) -> Found:
-    """Run ``sql`` over ``views`` (name → the columns that the query may see). Raises InputError for a bad query."""
+def named(connection: Any, sql: str) -> set[str]:
+    """The tables that a query speaks of; none where it cannot be read."""
+    import duckdb
+
+    try:
+        return set(connection.get_table_names(sql))
+    except duckdb.Error:
+        return set()
+
+
+def run(connection: Any, sql: str, views: Mapping[str, View], examples: int) -> Found:
+    """Run ``sql`` over ``views``, by name. Raises InputError for a bad query, with the place that is wrong."""
     import duckdb
 
     try:
@@ -88,12 +100,11 @@ def _without_end(sql: str) -> str:
     return raw[: ends[0]].decode() if ends else sql
 
 
-def _selects(views: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    selects = {}
-    for name, columns in views.items():
-        selects[name] = f"SELECT {', '.join(quoted(c) for c in columns)} FROM temp.main.{quoted(name)}"
-    columns = ", ".join(quoted(c) for c in views["data"])
-    selects[NUMBERED] = f"SELECT {quoted(ROW)} AS {NUMBER}, {columns} FROM temp.main.data"
+def _selects(views: Mapping[str, View]) -> dict[str, str]:
+    """What a query sees of each view: its columns as declared, and nothing that we added."""
+    columns = {name: ", ".join(quoted(c.name) for c in view.columns) for name, view in views.items()}
+    selects = {name: f"SELECT {columns[name]} FROM temp.main.{quoted(name)}" for name in views}
+    selects[NUMBERED] = f"SELECT {quoted(ROW)} AS {NUMBER}, {columns['data']} FROM temp.main.data"
     return selects
 
 

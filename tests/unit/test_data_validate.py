@@ -203,10 +203,10 @@ def test_sensitive_values_are_never_shown(tmp_path: Path) -> None:
 def test_missing_and_unknown_columns(tmp_path: Path) -> None:
     file = write(tmp_path, ROWS.replace("AS distance", "AS distanze").replace("AS id", "AS idx"))
     bad = broken(look(file, section(key=["id"])))
-    assert "did you mean `distanze`" in bad["columns", "distance"].fix
-    assert bad["columns", "id"].severity == "error"
-    assert bad["columns", ""].severity == "warning"
-    assert "idx, distanze" in bad["columns", ""].message
+    assert "did you mean `distanze`" in bad["column", "distance"].fix
+    assert bad["column", "id"].severity == "error"
+    assert bad["column", ""].severity == "warning"
+    assert "idx, distanze" in bad["column", ""].message
 
 
 def test_zero_rows_and_too_few_rows(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_pull_fetches_only_what_is_named(repo: Path) -> None:
 
 def test_pull_fetches_a_folder_and_knows_it_next_time(repo: Path) -> None:
     assert dvc.pull(repo, ["data/many/a b.csv"])["data/many/a b.csv"].read_text() == "a\na b.csv\n"
-    assert dvc._is_here(repo, dvc._tracked(repo, "data/many"))
+    assert dvc._is_here(repo, dvc.tracked(repo, "data/many"))
 
 
 def test_pull_of_what_is_here_needs_neither_dvc_nor_its_remote(repo: Path, tmp_path: Path) -> None:
