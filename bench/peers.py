@@ -15,6 +15,10 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import resource
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "bench"
@@ -54,9 +58,10 @@ QUIET = {
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Whole processes: median wall seconds, largest resident memory in MB, what the last one printed."""
+    """Whole processes: median wall and processor seconds, largest resident memory in MB, what the last one printed."""
 
     seconds: float
+    processor: float
     megabytes: float
     said: str
     runs: int
@@ -64,7 +69,8 @@ class Measured:
     def line(self, name: str, rest: str = "") -> str:
         """One row of a table of results."""
         once = "  (1 run)" if self.runs == 1 else ""
-        return f"  {name:34} {self.seconds:7.2f} s  {self.megabytes:6.0f} MB  {rest}{once}".rstrip()
+        spent = f"{self.seconds:7.2f} s {self.processor:7.2f} s of CPU {self.megabytes:6.0f} MB"
+        return f"  {name:34}{spent}  {rest}{once}".rstrip()
 
 
 def python_of(name: str) -> Path | None:
@@ -97,12 +103,20 @@ def measure(command: list[str], *, repeats: int = REPEATS, folder: Path | None =
     Linux counts it, so whoever measures stays small: data is generated and read in processes of their own.
     """
     seconds: list[float] = []
+    processor: list[float] = []
     memory, said = 0.0, ""
     while len(seconds) < repeats and not (seconds and seconds[0] > SLOW):
-        took, used, said = _once(command, folder)
+        took, usage, said = _once(command, folder)
         seconds.append(took)
-        memory = max(memory, used)
-    return Measured(seconds=statistics.median(seconds), megabytes=memory, said=said, runs=len(seconds))
+        processor.append(usage.ru_utime + usage.ru_stime)
+        memory = max(memory, usage.ru_maxrss / 1024)
+    return Measured(
+        seconds=statistics.median(seconds),
+        processor=statistics.median(processor),
+        megabytes=memory,
+        said=said,
+        runs=len(seconds),
+    )
 
 
 def attempt(name: str, command: list[str], *, repeats: int = REPEATS) -> Measured | None:
@@ -126,7 +140,7 @@ def setting() -> str:
     return f"{os.cpu_count()} cores, whole processes, median of {REPEATS}"
 
 
-def _once(command: list[str], folder: Path | None) -> tuple[float, float, str]:
+def _once(command: list[str], folder: Path | None) -> tuple[float, resource.struct_rusage, str]:
     home = CACHE / "home"
     home.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -141,16 +155,16 @@ def _once(command: list[str], folder: Path | None) -> tuple[float, float, str]:
         said, complaint = out.read().decode(errors="replace"), err.read().decode(errors="replace")
     if status:
         raise RuntimeError(complaint or said or f"it ended with {status}")
-    return seconds, usage / 1024, said.strip()
+    return seconds, usage, said.strip()
 
 
-def _ended(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, float]:
-    """Exit status and peak memory (KB) of a process once it ends; killed at the deadline."""
+def _ended(process: subprocess.Popen[bytes], deadline: float) -> tuple[int, resource.struct_rusage]:
+    """Exit status of a process once it ends, and what it and its children used; killed at the deadline."""
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         if pid:
             process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode, usage.ru_maxrss
+            return process.returncode, usage
         if time.perf_counter() > deadline:
             process.kill()
             deadline = float("inf")
