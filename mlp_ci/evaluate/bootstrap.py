@@ -28,14 +28,16 @@ class Estimate:
     high: float | None = None
 
 
-def estimates(metrics: Sequence[Metric], predictions: Predictions) -> dict[str, Estimate]:
+def estimates(
+    metrics: Sequence[Metric], predictions: Predictions, *, most_rows: int = MOST_ROWS
+) -> dict[str, Estimate]:
     """Each metric over all rows, with a 95 % percentile interval from 500 resamples (Efron & Tibshirani, 1993).
 
-    Above 20,000 rows the resamples are of a fixed random 20,000 of them, and the interval is narrowed by the square
-    root of the ratio, as the standard error is.
+    Above ``most_rows`` rows the resamples are of a fixed random choice of so many, and the interval is narrowed by
+    the square root of the ratio, as the standard error is.
     """
     point = {m.name: value_of(m, predictions) for m in metrics}
-    sample, narrowing = _sample(predictions)
+    sample, narrowing = _sample(predictions, most_rows)
     found: dict[str, list[Array]] = {m.name: [] for m in metrics}
     for weights in resamples(len(sample)):
         for metric in metrics:
@@ -66,11 +68,11 @@ def resamples(rows: int) -> Iterator[Array]:
         yield np.bincount(drawn.ravel(), minlength=count * rows).reshape(count, rows).astype(float)
 
 
-def _sample(predictions: Predictions) -> tuple[Predictions, float]:
-    if len(predictions) <= MOST_ROWS:
+def _sample(predictions: Predictions, most_rows: int = MOST_ROWS) -> tuple[Predictions, float]:
+    if len(predictions) <= most_rows:
         return predictions, 1.0
-    rows = np.sort(np.random.default_rng(SEED).choice(len(predictions), MOST_ROWS, replace=False))
-    return predictions.take(rows), float(np.sqrt(MOST_ROWS / len(predictions)))
+    rows = np.sort(np.random.default_rng(SEED).choice(len(predictions), most_rows, replace=False))
+    return predictions.take(rows), float(np.sqrt(most_rows / len(predictions)))
 
 
 def _estimate(point: float, centre: float, replicates: Array, narrowing: float) -> Estimate:

@@ -1,40 +1,86 @@
 """How good the live version's answers were, once labels have arrived, against its own evidence.
 
-Labels are joined with the prediction log by ``request_id`` where the labels have it, else by the model's key. An
-alarm needs the whole confidence interval to lie beyond the drop that the team accepts.
+The alarm keeps to a risk α per look, of which half goes to each of two ways of seeing a drop:
+
+- the **whole** window: the lower limit of the drop, at risk α/2, lies beyond ``max_drop``;
+- **persistence**: in each of the last k windows with enough labels that do not overlap, the lower limit at 2.5 % (the
+  95 % interval) lies beyond it, and so does that of the k windows together at risk α/2.
+
+So a look raises a false alarm with a chance of at most α, whether or not looks and windows are independent. The
+evidence was measured on finitely many rows, too, and its error is the same in every window; the limit of the drop
+counts both (Zou & Donner 2008: the squared distances to the two limits add up). Intervals are 95 % bootstrap intervals,
+widened to other risks by the ratio of normal quantiles.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlp_ci import dvc
-from mlp_ci.data.duck import open_file
-from mlp_ci.data.duck_sql import quoted
-from mlp_ci.data.plan import types_wanted
 from mlp_ci.errors import InputError, MlpError
-from mlp_ci.evaluate.bootstrap import estimates
+from mlp_ci.evaluate.bootstrap import MOST_ROWS, Estimate, estimates
 from mlp_ci.evaluate.metrics import BINARY, METRICS, MULTICLASS, REGRESSION, THRESHOLD, Array, Metric, Predictions
-from mlp_ci.monitor.look import WINDOW, load_rows
+from mlp_ci.monitor import estimate as expected
+from mlp_ci.monitor.labelled import Labelled, join_labels
 from mlp_ci.report import Finding, Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mlp_ci.data.outcomes import Outcomes
     from mlp_ci.monitor.windows import Span
     from mlp_ci.spec.model import ModelSpec
 
 PASS, ALARM, INSUFFICIENT = "pass", "alarm", "insufficient"
-REQUEST = "request_id"
+# What one look may risk unless it is told less; half of it is the 2.5 % on one side of a 95 % interval.
+ALPHA = 0.05
+# The risk on one side of a 95 % interval.
+SIDE = 0.025
+# Rows of one window that are resampled (its interval is narrowed to all of them): thirty windows in about a second.
+WINDOW_ROWS = 2_000
+# Without a word from the team, an estimated loss of this size is worth mentioning.
+WORTH_MENTIONING = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What one version answered: the files of the prediction log, and the evidence it was registered with."""
+
+    parts: Sequence[Path]
+    version: int
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WindowPerformance:
+    """One window of the timeline, times in ISO 8601. ``rows`` of ``answered`` answers have a label by now.
+
+    ``outcome``: pass, alarm (the drop is beyond what is accepted, in this window alone) or insufficient (``reason``).
+    """
+
+    since: str
+    until: str
+    answered: int
+    rows: int
+    outcome: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PerformanceLook:
-    """One metric over the labelled rows of a window; ``low`` and ``high`` bound it with 95 % confidence."""
+    """One metric over the labelled rows of a window; ``low`` and ``high`` bound it with 95 % confidence.
+
+    ``windows`` is the timeline, oldest first; ``rule`` says which of the two ways an alarm was seen in; ``notices``
+    are what was left out and why.
+    """
 
     metric: str
     outcome: str
@@ -45,6 +91,11 @@ class PerformanceLook:
     evidence: float | None = None
     max_drop: float = 0.0
     reason: str = ""
+    answered: int = 0
+    alpha: float = ALPHA
+    rule: str = ""
+    windows: tuple[WindowPerformance, ...] = ()
+    notices: tuple[str, ...] = ()
 
     @property
     def shown_value(self) -> str:
@@ -72,6 +123,9 @@ class PerformanceLook:
         if self.value is not None:
             message += f" (95 %: {self.low:.3f} – {self.high:.3f}) on {self.rows:,} labelled rows"
             message += f"; accepted is a drop of {self.max_drop:g}"
+        if self.rule:
+            message += f"; seen {self.rule}"
+        message += "".join(f"; {notice}" for notice in self.notices)
         severity = "warning" if outcome is Outcome.FAIL else "notice"
         return Finding(check="performance", outcome=outcome, subject=self.metric, message=message, severity=severity)
 
@@ -79,97 +133,219 @@ class PerformanceLook:
 def look_at_performance(
     repo: Path, spec: ModelSpec, parts: list[Path], span: Span, version: int, evidence: Mapping[str, Any]
 ) -> PerformanceLook | None:
-    """The metric of ``monitor.performance`` for one version in a window; None when nobody asked for it.
+    """:func:`performance_by_window` without a timeline."""
+    return performance_by_window(repo, spec, Answers(parts=parts, version=version, evidence=evidence), span)
 
-    What stands in the way (no labels yet, too few, an unreachable remote) makes it ``insufficient`` with a reason:
-    labels that are late must not blind the look at drift.
+
+def performance_by_window(
+    repo: Path, spec: ModelSpec, answers: Answers, span: Span, windows: Sequence[Span] = (), *, alpha: float = ALPHA
+) -> PerformanceLook | None:
+    """The metric of ``monitor.performance`` over ``span`` and over each of ``windows``; None when nobody asked for it.
+
+    The files of ``answers`` must cover all of them; the log and the labels are read once. ``alpha`` is the chance of a
+    false alarm that this look may run. What stands in the way (no labels yet, too few, an unreachable remote) makes it
+    ``insufficient`` with a reason: labels that are late must not blind the look at drift.
     """
     wanted = spec.monitor.performance
     if wanted is None or spec.monitor.labels is None:
         return None
-    unknown = PerformanceLook(metric=wanted.metric, outcome=INSUFFICIENT, rows=0, max_drop=wanted.max_drop)
+    unknown = PerformanceLook(metric=wanted.metric, outcome=INSUFFICIENT, rows=0, max_drop=wanted.max_drop, alpha=alpha)
     try:
-        expected = evidence_value(evidence, wanted.metric)
         metric = metric_named(wanted.metric)
-        labels, predictions = _joined(repo, spec, parts, span, version)
-        value, low, high = measure(metric, labels, predictions, spec.monitor.drift.min_rows)
+        promise = Promise(
+            metric=metric,
+            evidence=evidence_estimate(answers.evidence, wanted.metric),
+            max_drop=wanted.max_drop,
+            alpha=alpha,
+            persistence=spec.monitor.drift.persistence,
+        )
+        labelled = join_labels(repo, spec, answers.parts, [span, *windows], answers.version)
     except MlpError as error:
-        return PerformanceLook(**{**vars(unknown), "reason": error.what})
-    drop = (expected - high) if metric.higher_is_better else (low - expected)
-    return PerformanceLook(
-        metric=wanted.metric,
-        outcome=ALARM if drop > wanted.max_drop else PASS,
+        return replace(unknown, reason=error.what)
+    min_rows = spec.monitor.drift.min_rows
+    whole = measured_window(promise, labelled, span, labelled.answered[0], min_rows, whole=True)
+    order = sorted(zip(windows, labelled.answered[1:], strict=True), key=lambda pair: pair[0].until)
+    timeline = tuple(measured_window(promise, labelled, w, n, min_rows) for w, n in order)
+    known = replace(unknown, windows=timeline, notices=_notices(labelled, answers.version))
+    return judged(promise, known, whole)
+
+
+# ---------------------------------------------------------------- the decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promise:
+    """What the evidence says, the drop that is accepted, and the risk that a look may run of a false alarm."""
+
+    metric: Metric
+    evidence: Estimate
+    max_drop: float
+    alpha: float = ALPHA
+    persistence: int = 2
+
+    def broken_by(self, value: float, low: float, high: float, risk: float) -> bool:
+        """Whether the lower limit of the drop lies beyond what is accepted; ``risk`` is the chance that it is missed.
+
+        ``low`` and ``high`` bound the value with 95 % confidence.
+        """
+        told = self.evidence
+        ours, theirs = (high - value, told.value - (told.value if told.low is None else told.low))
+        drop = told.value - value
+        if not self.metric.higher_is_better:
+            ours, theirs = (value - low, (told.value if told.high is None else told.high) - told.value)
+            drop = -drop
+        return drop - math.hypot(ours, theirs) * _widening(risk) > self.max_drop
+
+
+def _widening(risk: float) -> float:
+    """From the half-width of a 95 % interval to one that is missed on one side with this risk."""
+    return NormalDist().inv_cdf(1 - risk) / NormalDist().inv_cdf(1 - SIDE)
+
+
+def measured_window(
+    promise: Promise, labelled: Labelled, span: Span, answered: int, min_rows: int, *, whole: bool = False
+) -> WindowPerformance:
+    """The metric in one span, and whether it breaks the promise there."""
+    labels, predictions = labelled.within(span)
+    window = WindowPerformance(
+        since=span.since.isoformat(),
+        until=span.until.isoformat(),
+        answered=answered,
         rows=len(labels),
-        value=value,
-        low=low,
-        high=high,
-        evidence=expected,
-        max_drop=wanted.max_drop,
+        outcome=INSUFFICIENT,
     )
+    try:
+        most = MOST_ROWS if whole else WINDOW_ROWS
+        value, low, high = measure(promise.metric, labels, predictions, min_rows, most_rows=most)
+    except MlpError as error:
+        return replace(window, reason=error.what)
+    risk = promise.alpha / 2 if whole else SIDE
+    outcome = ALARM if promise.broken_by(value, low, high, risk) else PASS
+    return replace(window, outcome=outcome, value=value, low=low, high=high)
+
+
+def judged(promise: Promise, known: PerformanceLook, whole: WindowPerformance) -> PerformanceLook:
+    """The verdict over the whole window and its timeline."""
+    run = persistent(known.windows, promise.persistence)
+    if run and not promise.broken_by(*together(run), promise.alpha / 2):
+        run = []
+    shown, rule = whole, ""
+    if whole.outcome == ALARM:
+        rule = f"over the whole window, at {1 - promise.alpha / 2:.2%} confidence"
+    elif run:
+        rule = f"in {len(run)} windows in a row, the last until {run[0].until}"
+        shown = whole if whole.value is not None else run[0]
+    return replace(
+        known,
+        outcome=ALARM if rule else whole.outcome,
+        rows=shown.rows,
+        answered=shown.answered,
+        value=shown.value,
+        low=shown.low,
+        high=shown.high,
+        evidence=None if shown.value is None else promise.evidence.value,
+        reason=shown.reason,
+        rule=rule,
+    )
+
+
+def persistent(windows: Sequence[WindowPerformance], persistence: int) -> list[WindowPerformance]:
+    """The last ``persistence`` windows with enough labels that do not overlap, newest first, if all are beyond; else
+    nothing. Windows that share rows would confirm each other with the same chance."""
+    chosen: list[WindowPerformance] = []
+    for window in sorted(windows, key=lambda w: w.until, reverse=True):
+        if window.outcome == INSUFFICIENT or (chosen and window.until > chosen[-1].since):
+            continue
+        if window.outcome != ALARM:
+            return []
+        chosen.append(window)
+        if len(chosen) == persistence:
+            return chosen
+    return []
+
+
+def together(windows: Sequence[WindowPerformance]) -> tuple[float, float, float]:
+    """Value, low and high of separate windows as one: the mean by rows, the half-widths as of independent samples."""
+    rows = sum(w.rows for w in windows)
+    shares = [(w.rows / rows, float(w.value or 0), float(w.low or 0), float(w.high or 0)) for w in windows]
+    value = sum(share * v for share, v, _, _ in shares)
+    below = math.hypot(*(share * (v - low) for share, v, low, _ in shares))
+    above = math.hypot(*(share * (high - v) for share, v, _, high in shares))
+    return value, value - below, value + above
+
+
+def _notices(labelled: Labelled, version: int) -> tuple[str, ...]:
+    said = []
+    if labelled.conflicting:
+        said.append(f"{labelled.conflicting:,} answers have labels that contradict each other and are left out")
+    if labelled.elsewhere:
+        others = sum(labelled.elsewhere.values())
+        said.append(f"{others:,} labelled answers are of other versions than {version} and are left out")
+    return tuple(said)
+
+
+# ---------------------------------------------------------------- without labels
+
+
+def estimate_performance(
+    spec: ModelSpec, evidence: Mapping[str, Any], outcomes: Outcomes | None, window_counts: Sequence[int]
+) -> expected.Estimate:
+    """What the metric probably is before labels arrive: that of ``monitor.performance``, else the first gate that can
+    be estimated, else roc_auc. ``window_counts`` are the window's predictions in the bins of ``outcomes``.
+    """
+    wanted = spec.monitor.performance
+    gates = [g for g in spec.evaluate.gates if g.metric in expected.ESTIMABLE]
+    metric = wanted.metric if wanted else gates[0].metric if gates else "roc_auc"
+    try:
+        known = evidence_estimate(evidence, metric).value
+    except MlpError:
+        known = math.nan
+    return expected.estimate(
+        metric,
+        outcomes,
+        window_counts,
+        known,
+        min_rows=spec.monitor.drift.min_rows,
+        smallest=wanted.max_drop if wanted else WORTH_MENTIONING,
+    )
+
+
+# ---------------------------------------------------------------- measuring
 
 
 def evidence_value(evidence: Mapping[str, Any], metric: str) -> float:
     """The metric that the version's evidence gives, whether written as a number or with its interval."""
+    return evidence_estimate(evidence, metric).value
+
+
+def evidence_estimate(evidence: Mapping[str, Any], metric: str) -> Estimate:
+    """The metric of the version's evidence, with its interval where it has one. InputError when it is not there."""
     metrics = evidence.get("metrics")
     found = metrics.get(metric) if isinstance(metrics, Mapping) else None
-    value = found.get("value") if isinstance(found, Mapping) else found
-    if not isinstance(value, int | float) or isinstance(value, bool):
+    numbers = found if isinstance(found, Mapping) else {"value": found}
+    value, low, high = (_number(numbers.get(name)) for name in ("value", "low", "high"))
+    if value is None:
         msg = f"the version's evidence has no {metric}"
         raise InputError(msg, fix=f"add a gate on {metric}, and evaluate again")
-    return float(value)
+    return Estimate(value=value, low=low, high=high)
 
 
-def measure(metric: Metric, labels: Array, predictions: Array, min_rows: int) -> tuple[float, float, float]:
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def measure(
+    metric: Metric, labels: Array, predictions: Array, min_rows: int, *, most_rows: int = MOST_ROWS
+) -> tuple[float, float, float]:
     """The metric and its 95 % interval, made as the evidence's are. InputError when the rows do not decide."""
     if len(labels) < min_rows:
         msg = f"{len(labels):,} labelled rows, {min_rows:,} are needed"
         raise InputError(msg)
-    found = estimates([metric], predictions_of(metric, labels, predictions))[metric.name]
+    found = estimates([metric], predictions_of(metric, labels, predictions), most_rows=most_rows)[metric.name]
     if found.low is None or found.high is None:
         msg = f"{metric.name} is not defined on the rows of this window"
         raise InputError(msg)
     return found.value, found.low, found.high
-
-
-def _joined(repo: Path, spec: ModelSpec, parts: list[Path], span: Span, version: int) -> tuple[Array, Array]:
-    """Labels and predictions of the rows that have both, as numbers."""
-    data, path = spec.data, spec.monitor.labels or ""
-    file = dvc.pull(repo, [path])[path]
-    with open_file(file, path, types_wanted(data)) as labelled:
-        connection = labelled.connection
-        there = {c.name for c in labelled.schema()}
-        unreadable = load_rows(connection, parts, span, ["prediction", REQUEST, *data.key]) if parts else ()
-        if len(unreadable) == len(parts):
-            msg = "no predictions in this window"
-            raise InputError(msg)
-        logged = {str(name) for name, *_ in connection.execute(f"DESCRIBE {WINDOW}").fetchall()}
-        by = _join_columns(there, logged, data.key, path)
-        if data.target not in there:
-            msg = f"{path} has no column {data.target}"
-            raise InputError(msg)
-        on = " AND ".join(f"CAST(l.{quoted(c)} AS VARCHAR) = CAST(w.{quoted(c)} AS VARCHAR)" for c in by)
-        columns = ", ".join(quoted(c) for c in by)
-        found = connection.execute(
-            f"SELECT TRY_CAST(l.target AS DOUBLE) AS label, TRY_CAST(w.prediction AS DOUBLE) AS prediction "
-            f"FROM {WINDOW} w JOIN (SELECT {columns}, any_value({quoted(data.target)}) AS target FROM data "
-            f"GROUP BY {columns}) l ON {on} WHERE w.version = {version:d} AND label IS NOT NULL "
-            "AND isfinite(label) AND w.prediction IS NOT NULL AND isfinite(TRY_CAST(w.prediction AS DOUBLE))"
-        ).fetchnumpy()
-    return _plain(found["label"]), _plain(found["prediction"])
-
-
-def _plain(values: Any) -> Array:
-    return np.asarray(np.ma.compressed(values), dtype=float)
-
-
-def _join_columns(labels: set[str], log: set[str], key: tuple[str, ...], path: str) -> tuple[str, ...]:
-    if REQUEST in labels:
-        return (REQUEST,)
-    if key and labels.issuperset(key) and log.issuperset(key):
-        return key
-    have = f"{REQUEST} or {', '.join(key)}" if key else REQUEST
-    msg = f"{path} and the prediction log cannot be joined: both need {have}"
-    raise InputError(msg)
 
 
 # ---------------------------------------------------------------- metrics

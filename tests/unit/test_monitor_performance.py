@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +13,23 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from mlp_ci.data.outcomes import outcomes_of, probability_edges
 from mlp_ci.errors import InputError
-from mlp_ci.evaluate.metrics import value_of
+from mlp_ci.evaluate.bootstrap import Estimate, resamples
+from mlp_ci.evaluate.metrics import METRICS, value_of
 from mlp_ci.monitor import performance
-from mlp_ci.monitor.performance import PerformanceLook, look_at_performance, measure
+from mlp_ci.monitor.performance import (
+    Answers,
+    PerformanceLook,
+    Promise,
+    WindowPerformance,
+    estimate_performance,
+    judged,
+    look_at_performance,
+    measure,
+    performance_by_window,
+    persistent,
+)
 from mlp_ci.monitor.windows import Span
 from mlp_ci.report import Outcome
 from mlp_ci.spec.model import ModelSpec
@@ -27,7 +42,9 @@ WEEK = Span(since=NOW - timedelta(days=7), until=NOW)
 EVIDENCE = {"metrics": {"roc_auc": {"value": 0.9, "low": 0.88, "high": 0.92}}}
 
 
-def spec(labels: str | None = "labels.csv", metric: str = "roc_auc", max_drop: float = 0.03) -> ModelSpec:
+def spec(
+    labels: str | None = "labels.csv", metric: str = "roc_auc", max_drop: float = 0.03, gates: Any = None
+) -> ModelSpec:
     columns = {"id": {"type": "int"}, "x": {"type": "float"}, "late": {"type": "int"}}
     return ModelSpec.model_validate(
         {
@@ -36,7 +53,7 @@ def spec(labels: str | None = "labels.csv", metric: str = "roc_auc", max_drop: f
             "team": "growth",
             "train": {"command": "true"},
             "data": {"train": "a.csv", "test": "b.csv", "key": ["id"], "target": "late", "columns": columns},
-            "evaluate": {"gates": [{"metric": "roc_auc", "min": 0.5}]},
+            "evaluate": {"gates": gates or [{"metric": "roc_auc", "min": 0.5}]},
             "monitor": {"labels": labels, "performance": {"metric": metric, "max_drop": max_drop}},
         }
     )
@@ -193,3 +210,202 @@ def test_evidence_may_be_a_number_or_a_metric_with_its_interval() -> None:
     assert performance.evidence_value({"metrics": {"a": {"value": 0.5}}}, "a") == 0.5
     with pytest.raises(InputError):
         performance.evidence_value({"metrics": {"a": {"value": True}}}, "a")
+
+
+# ---------------------------------------------------------------- over time
+
+DAYS = [Span(since=NOW - timedelta(days=n + 1), until=NOW - timedelta(days=n)) for n in reversed(range(5))]
+
+
+@pytest.fixture
+def week(tmp_path: Path) -> list[Path]:
+    """Five days with 600 answers each; from the fourth day on the model is wrong as often as right."""
+    parts = []
+    for day, span in enumerate(DAYS):
+        sure = 8 if day < 3 else 5
+        prediction = f"CASE WHEN hash(i) % 10 < {sure} THEN 0.2 + 0.6 * (i % 2) ELSE 0.8 - 0.6 * (i % 2) END"
+        file = tmp_path / f"day{day}.parquet"
+        duckdb.connect().execute(
+            f"COPY (SELECT TIMESTAMP '{span.since:%Y-%m-%d}' + INTERVAL 2 HOUR AS ts, 'r' || i AS request_id, "
+            f"CASE WHEN i % 6 < 5 THEN 3 ELSE 2 END::INTEGER AS version, i AS id, {prediction} AS prediction "
+            f"FROM range({day * 720}, {day * 720 + 720}) t(i)) TO '{file}'"
+        )
+        parts.append(file)
+    return parts
+
+
+def over_time(repo: Path, parts: list[Path], span: Span = WEEK, **changes: Any) -> PerformanceLook:
+    answers = Answers(parts=parts, version=3, evidence={"metrics": {"roc_auc": {"value": 0.8}}})
+    found = performance_by_window(repo, spec(), answers, span, DAYS, **changes)
+    assert found is not None
+    return found
+
+
+def test_a_timeline_in_one_read(tmp_path: Path, week: list[Path]) -> None:
+    track(tmp_path, labels(3600))
+    found = over_time(tmp_path, week)
+    assert [(w.since, w.until) for w in found.windows] == [(s.since.isoformat(), s.until.isoformat()) for s in DAYS]
+    assert [w.outcome for w in found.windows] == ["pass", "pass", "pass", "alarm", "alarm"]
+    assert [(w.answered, w.rows) for w in found.windows] == [(600, 600)] * 5
+    for window, right in zip(found.windows, (0.8, 0.8, 0.8, 0.5, 0.5), strict=True):
+        assert (window.low or 0) < (window.value or 0) < (window.high or 0)
+        assert window.value == pytest.approx(right, abs=0.05)
+    assert found.rows == 3000
+    assert (found.outcome, found.answered) == ("alarm", 3000)
+    json.dumps(asdict(found))
+
+
+def test_labels_that_are_late_leave_windows_undecided(tmp_path: Path, week: list[Path]) -> None:
+    track(tmp_path, labels(2400))
+    found = over_time(tmp_path, week)
+    assert [w.outcome for w in found.windows] == ["pass", "pass", "pass", "insufficient", "insufficient"]
+    assert [(w.answered, w.rows) for w in found.windows[3:]] == [(600, 200), (600, 0)]
+    assert found.windows[3].reason == "200 labelled rows, 500 are needed"
+    assert (found.outcome, found.rows, found.answered) == ("pass", 2000, 3000)
+
+
+def test_older_windows_alarm_when_the_newest_has_no_labels_yet(tmp_path: Path, week: list[Path]) -> None:
+    track(tmp_path, labels(3600))
+    today = Span(since=NOW, until=NOW + timedelta(days=1))
+    found = over_time(tmp_path, week, today)
+    assert found.outcome == "alarm"
+    assert "in 2 windows in a row, the last until 2013-07-31" in found.rule
+    assert found.value == found.windows[-1].value
+    assert found.rule in found.finding().message
+
+
+def test_two_labels_for_one_key(tmp_path: Path, part: Path) -> None:
+    again = "".join(f"{i},{i % 2}\n" for i in range(100))
+    other = "".join(f"{i},{1 - i % 2}\n" for i in range(100, 160))
+    empty = "".join(f"{i},\n" for i in range(160, 200))
+    track(tmp_path, labels(2500) + again + other + empty)
+    found = look(tmp_path, part, evidence={"metrics": {"roc_auc": 0.81}})
+    assert found.rows == 1940
+    assert "60 answers have labels that contradict each other" in found.finding().message
+    assert "500 labelled answers are of other versions than 3" in found.finding().message
+
+
+def test_the_evidence_has_an_error_too(tmp_path: Path, part: Path) -> None:
+    track(tmp_path, labels(2500))
+    seen = look(tmp_path, part, evidence={"metrics": {"roc_auc": 0.81}})
+    beyond = (seen.high or 0) + 0.035
+    sure = {"metrics": {"roc_auc": {"value": beyond, "low": beyond - 0.001, "high": beyond + 0.001}}}
+    unsure = {"metrics": {"roc_auc": {"value": beyond, "low": beyond - 0.06, "high": beyond + 0.06}}}
+    assert look(tmp_path, part, evidence=sure).outcome == "alarm"
+    assert look(tmp_path, part, evidence=unsure).outcome == "pass"
+
+
+def test_text_labels_and_broken_predictions_are_no_rows(tmp_path: Path, part: Path) -> None:
+    track(tmp_path, "id,late\n" + "\n".join(f"{i},{'yes' if i % 2 else 'no'}" for i in range(2500)))
+    assert look(tmp_path, part).reason == "0 labelled rows, 500 are needed"
+
+
+# ---------------------------------------------------------------- the rule
+
+
+def window(day: int, outcome: str, days: int = 1) -> WindowPerformance:
+    until = NOW + timedelta(days=day)
+    since = (until - timedelta(days=days)).isoformat()
+    value = {"alarm": 0.5, "pass": 0.8}.get(outcome)
+    low, high = (None, None) if value is None else (value - 0.01, value + 0.01)
+    return WindowPerformance(
+        since=since, until=until.isoformat(), answered=9, rows=9, outcome=outcome, value=value, low=low, high=high
+    )
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "persistence", "found"),
+    [
+        (["pass", "alarm", "alarm"], 2, True),
+        (["alarm", "alarm", "pass"], 2, False),
+        (["alarm", "pass", "alarm"], 2, False),
+        (["alarm", "insufficient", "alarm", "insufficient"], 2, True),
+        (["insufficient", "alarm"], 2, False),
+        (["alarm"], 1, True),
+        (["alarm", "alarm"], 3, False),
+        ([], 1, False),
+    ],
+)
+def test_windows_in_a_row(outcomes: list[str], persistence: int, found: bool) -> None:
+    assert bool(persistent([window(i, o) for i, o in enumerate(outcomes)], persistence)) is found
+
+
+def test_windows_that_overlap_are_not_two() -> None:
+    weekly = [window(i, "alarm", days=7) for i in range(7)]
+    assert not persistent(weekly, 2)
+    assert len(persistent([*weekly, window(-1, "alarm", days=7)], 2)) == 2
+
+
+def promise(held_out: Estimate, max_drop: float, alpha: float = 1 / 30.4375) -> Promise:
+    return Promise(metric=METRICS["accuracy"], evidence=held_out, max_drop=max_drop, alpha=alpha, persistence=2)
+
+
+def accuracies(random: Any, rows: int, sets: int, truth: float) -> list[Estimate]:
+    """As :func:`measure` would find them, for many samples at once: the same resamples, the same percentiles."""
+    right = (random.random((rows, sets)) < truth).astype(float)
+    drawn = np.concatenate([weights @ right / rows for weights in resamples(rows)])
+    low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
+    return [Estimate(value=v, low=a, high=b) for v, a, b in zip(right.mean(axis=0), low, high, strict=True)]
+
+
+def alarms_in_a_month(seed: int, models: int, truth: float, max_drop: float) -> list[int]:
+    """A look a day for thirty days, at the week before and its seven days; 600 labelled answers a day."""
+    random = np.random.default_rng(seed)
+    found = []
+    for held_out in accuracies(random, 2000, models, 0.8):
+        ours = promise(held_out, max_drop)
+        days = []
+        for number, day in enumerate(accuracies(random, 600, 36, truth)):
+            beyond = ours.broken_by(day.value, day.low or 0, day.high or 0, 0.025)
+            until = NOW + timedelta(days=number)
+            days.append(
+                WindowPerformance(
+                    since=(until - timedelta(days=1)).isoformat(),
+                    until=until.isoformat(),
+                    answered=600,
+                    rows=600,
+                    outcome="alarm" if beyond else "pass",
+                    **vars(day),
+                )
+            )
+        looks = 0
+        for last in range(7, 37):
+            seven = tuple(days[last - 7 : last])
+            value, low, high = performance.together(seven)
+            beyond = ours.broken_by(value, low, high, ours.alpha / 2)
+            whole = replace(
+                seven[-1], since=seven[0].since, value=value, low=low, high=high, outcome="alarm" if beyond else "pass"
+            )
+            known = PerformanceLook(metric="accuracy", outcome="insufficient", rows=0, windows=seven)
+            looks += judged(ours, known, whole).outcome == "alarm"
+        found.append(looks)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_false_alarms_of_models_that_stay_as_they_are(seed: int) -> None:
+    """At most one per model and month even where no drop at all is accepted; far fewer where one is."""
+    assert float(np.mean(alarms_in_a_month(seed, 200, truth=0.8, max_drop=0.0))) <= 1
+    assert float(np.mean(alarms_in_a_month(seed, 200, truth=0.8, max_drop=0.03))) <= 0.01
+
+
+def test_a_real_drop_is_found() -> None:
+    found = alarms_in_a_month(3, 50, truth=0.72, max_drop=0.03)
+    assert sum(looks > 0 for looks in found) >= 48
+
+
+# ---------------------------------------------------------------- without labels
+
+
+def test_the_estimate_is_of_the_metric_that_the_team_watches() -> None:
+    random = np.random.default_rng(1)
+    said = random.uniform(size=2000)
+    outcomes = outcomes_of(probability_edges(said), said, (random.uniform(size=2000) < said).astype(int))
+    evidence = {"metrics": {"roc_auc": {"value": 0.83}, "brier": 0.17}}
+    watched = estimate_performance(spec(metric="brier"), evidence, outcomes, outcomes.rows)
+    assert (watched.metric, watched.value) == ("brier", pytest.approx(0.17))
+    gated = spec(gates=[{"metric": "latency_p99_ms", "max": 9}, {"metric": "brier", "max": 1}])
+    unwatched = gated.model_copy(update={"monitor": gated.monitor.model_copy(update={"performance": None})})
+    assert estimate_performance(unwatched, evidence, outcomes, outcomes.rows).metric == "brier"
+    assert estimate_performance(spec(), {}, outcomes, outcomes.rows).outcome == "insufficient"
+    assert estimate_performance(spec(), evidence, None, ()).outcome == "none"
