@@ -29,7 +29,7 @@ OURS = """
 import json, sys, time
 from pathlib import Path
 from mlp_ci.data.drift import Sample, compare
-from mlp_ci.data.profile import profile_file
+from mlp_ci.data.profiling import profile_file
 from mlp_ci.data.reference import Reference
 from mlp_ci.spec.data import Column
 from mlp_ci.spec.model import Drift
