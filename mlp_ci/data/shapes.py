@@ -1,22 +1,26 @@
 """The shape of one column in constant size: counts of numbers in fixed bins, of categories, of the lengths of texts.
 
-Shapes with the same bins add up: those of a day's hours are that of the day. A value stands in a shape only when at
-least ``FEWEST`` rows share it; no row is kept.
+Shapes with the same bins add up: those of a day's hours are that of the day. A category stands in a shape only when at
+least ``FEWEST`` rows share it; of a number its quantiles, smallest and largest value do, of a text none. No row is kept.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mlp_ci.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 CATEGORIES = 100
+# No table has more rows; a larger count is a damaged file.
+MOST = 2**63
 FEWEST = 5
 # Rare values are counted by a hash of theirs, so that a change among them is seen without naming any (count sketch).
 TAIL = 32
@@ -55,7 +59,7 @@ class NumberProfile:
             if count and below + count >= wanted:
                 low, high = max(lower, self.smallest), min(upper, self.largest)
                 inside = (wanted - below) / count
-                return high if high <= low or math.isinf(high - low) else low + (high - low) * inside
+                return high if high <= low or math.isinf(high - low) else min(high, low + (high - low) * inside)
             below += count
         return self.largest
 
@@ -102,20 +106,23 @@ def bucket(value: str) -> int:
 # ---------------------------------------------------------------- adding up
 
 
-def merged(name: str, one: ColumnProfile, two: ColumnProfile) -> ColumnProfile:
-    """Two shapes of one column added up. Raises InputError when their bins differ."""
-    if isinstance(one, CategoryProfile) and isinstance(two, CategoryProfile):
-        return _merged_categories(one, two)
-    if isinstance(one, NumberProfile) and isinstance(two, NumberProfile) and one.edges == two.edges:
-        return _merged_numbers(one, two)
-    if isinstance(one, TextProfile) and isinstance(two, TextProfile):
-        length, words = merged(name, one.length, two.length), merged(name, one.words, two.words)
+def merged(name: str, *columns: ColumnProfile) -> ColumnProfile:
+    """Shapes of one column added up. Raises InputError when their bins differ."""
+    numbers = [c for c in columns if isinstance(c, NumberProfile)]
+    categories = [c for c in columns if isinstance(c, CategoryProfile)]
+    texts = [c for c in columns if isinstance(c, TextProfile)]
+    if len(numbers) == len(columns) and all(c.edges == numbers[0].edges for c in numbers):
+        return _merged_numbers(numbers)
+    if len(categories) == len(columns):
+        return _merged_categories(categories)
+    if len(texts) == len(columns):
+        length, words = merged(name, *(c.length for c in texts)), merged(name, *(c.words for c in texts))
         assert isinstance(length, NumberProfile)
         assert isinstance(words, NumberProfile)
         return TextProfile(
-            count=one.count + two.count,
-            nulls=one.nulls + two.nulls,
-            distinct=max(one.distinct, two.distinct),
+            count=length.count,
+            nulls=sum(c.nulls for c in texts),
+            distinct=max(c.distinct for c in texts),
             length=length,
             words=words,
         )
@@ -123,44 +130,48 @@ def merged(name: str, one: ColumnProfile, two: ColumnProfile) -> ColumnProfile:
     raise InputError(msg, fix="profile both against the same reference")
 
 
-def _merged_categories(one: CategoryProfile, two: CategoryProfile) -> CategoryProfile:
-    counts = {v: one.counts.get(v, 0) + two.counts.get(v, 0) for v in {**one.counts, **two.counts}}
-    kept, tail = counts, [a + b for a, b in zip(one.tail, two.tail, strict=True)]
+def _merged_categories(columns: Sequence[CategoryProfile]) -> CategoryProfile:
+    names = {name: None for column in columns for name in column.counts}
+    counts = {name: sum(column.counts.get(name, 0) for column in columns) for name in names}
+    kept, tail = counts, [sum(buckets) for buckets in zip(*(c.tail for c in columns), strict=True)]
     if len(counts) > CATEGORIES:
         kept = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:CATEGORIES])
         for value in counts.keys() - kept.keys():
             tail[bucket(value)] += counts[value]
-    count = one.count + two.count
+    count = sum(c.count for c in columns)
     return CategoryProfile(
         count=count,
-        nulls=one.nulls + two.nulls,
-        distinct=max(one.distinct, two.distinct),
+        nulls=sum(c.nulls for c in columns),
+        distinct=max(c.distinct for c in columns),
         counts=kept,
         other=count - sum(kept.values()),
         tail=tuple(tail),
     )
 
 
-def _merged_numbers(one: NumberProfile, two: NumberProfile) -> NumberProfile:
+def _merged_numbers(columns: Sequence[NumberProfile]) -> NumberProfile:
     """Means and deviations after Chan, Golub and LeVeque (1983)."""
-    count = one.count + two.count
+    import numpy as np
+
+    count = sum(c.count for c in columns)
     mean = deviation = None
-    known = [p for p in (one, two) if p.count]
-    if known and all(p.mean is not None for p in known):
-        shares = [(p, p.count / count) for p in known]
-        mean = finite(sum((p.mean or 0.0) * share for p, share in shares))
-        if mean is not None and all(p.deviation is not None for p in known):
-            squares = sum(share * ((p.deviation or 0.0) ** 2 + ((p.mean or 0.0) - mean) ** 2) for p, share in shares)
-            deviation = finite(math.sqrt(squares))
+    known = [c for c in columns if c.count]
+    if known and all(c.mean is not None for c in known):
+        mean = finite(sum((c.mean or 0.0) * (c.count / count) for c in known))
+        if mean is not None and all(c.deviation is not None for c in known):
+            shares = np.array([c.count / count for c in known])
+            means, deviations = np.array([c.mean for c in known]), np.array([c.deviation for c in known])
+            with np.errstate(over="ignore"):
+                deviation = finite(float(np.sqrt(np.sum(shares * (deviations**2 + (means - mean) ** 2)))))
     return NumberProfile(
         count=count,
-        nulls=one.nulls + two.nulls,
+        nulls=sum(c.nulls for c in columns),
         mean=mean,
         deviation=deviation,
-        smallest=min((p.smallest for p in known if p.smallest is not None), default=None),
-        largest=max((p.largest for p in known if p.largest is not None), default=None),
-        edges=one.edges,
-        counts=tuple(a + b for a, b in zip(one.counts, two.counts, strict=True)),
+        smallest=min((c.smallest for c in known if c.smallest is not None), default=None),
+        largest=max((c.largest for c in known if c.largest is not None), default=None),
+        edges=columns[0].edges,
+        counts=tuple(np.sum([c.counts for c in columns], axis=0).tolist()),
     )
 
 
@@ -181,13 +192,16 @@ def column_from_json(value: Mapping[str, Any]) -> ColumnProfile:
     """Read what :func:`column_to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
     count, nulls = natural(value["count"]), natural(value["nulls"])
     if value["kind"] == "number":
-        edges = tuple(float(e) for e in value["edges"])
+        edges = rising(value["edges"])
         counts = tuple(natural(c) for c in value["counts"])
-        if len(counts) != len(edges) + 1 or list(edges) != sorted(set(edges)) or sum(counts) != count:
+        if len(counts) != len(edges) + 1 or sum(counts) != count:
             msg = "bins and counts do not fit together"
             raise ValueError(msg)
         names = ("mean", "deviation", "smallest", "largest")
         moments = {k: None if value.get(k) is None else finite_number(value[k]) for k in names}
+        if count and (moments["smallest"] is None or moments["largest"] is None):
+            msg = "there are values, but no smallest or largest one"
+            raise ValueError(msg)
         return NumberProfile(count=count, nulls=nulls, edges=edges, counts=counts, **moments)
     if value["kind"] == "category":
         named = {str(v): natural(n) for v, n in value["counts"].items()}
@@ -210,16 +224,25 @@ def column_from_json(value: Mapping[str, Any]) -> ColumnProfile:
 
 def natural(value: Any) -> int:
     """A count, or ValueError."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        msg = f"{value!r} is no count"
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < MOST:
+        msg = f"{str(value)[:40]!r} is no count"
         raise ValueError(msg)
     return value
 
 
+def rising(values: Any) -> tuple[float, ...]:
+    """Edges of bins: finite numbers, each larger than the one before; or ValueError."""
+    edges = tuple(finite_number(value) for value in values)
+    if any(b <= a for a, b in itertools.pairwise(edges)):
+        msg = "the edges do not rise"
+        raise ValueError(msg)
+    return edges
+
+
 def finite_number(value: Any) -> float:
     """A finite number, or ValueError."""
-    number = float(value)
-    if not math.isfinite(number):
-        msg = f"{value!r} is not finite"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not -sys.float_info.max <= value <= sys.float_info.max:
+        msg = f"{str(value)[:40]!r} is no finite number"
         raise ValueError(msg)
-    return number
+    return float(value)

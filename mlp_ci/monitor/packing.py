@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.duck import connect
 from mlp_ci.data.duck_sql import literal
+from mlp_ci.monitor.hours import repoint
 from mlp_ci.monitor.windows import hours, parts_of, replaced_by, replaces_file
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ def _pack_hour(folder: Path) -> int:
         _on_disk(file)
     scratch.replace(final)
     _on_disk(folder)
+    repoint(folder, [p.name for p in parts], final)
     _remove_replaced(final)
     return 1
 

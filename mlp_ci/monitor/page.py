@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import __version__
-from mlp_ci.data.drift import ColumnDrift, Decision, category_counts, show_p
-from mlp_ci.data.profile import FEW_VALUES, PREDICTION, CategoryProfile, ColumnProfile, NumberProfile
+from mlp_ci.data.drift import ColumnDrift, Decision
+from mlp_ci.data.profile import FEW_VALUES, PREDICTION
+from mlp_ci.data.shapes import CategoryProfile, ColumnProfile, NumberProfile, TextProfile
+from mlp_ci.data.statistics import show_p
 from mlp_ci.spec.quantities import show_duration
 
 if TYPE_CHECKING:
@@ -81,8 +83,12 @@ def render(verdict: Verdict) -> str:
 
 def plot(verdict: Verdict, drift: ColumnDrift) -> Plot:
     """The drawing of one column."""
-    then, now = verdict.reference.columns[drift.column], verdict.look.profile.columns[drift.column]
-    title = "predictions" if drift.column == PREDICTION else drift.column
+    then_side = verdict.reference.segments[drift.segment] if drift.segment else verdict.reference.profile
+    now_side = verdict.look.segments[drift.segment] if drift.segment else verdict.look.profile
+    then, now = then_side.columns[drift.column], now_side.columns[drift.column]
+    title = "predictions" if drift.column == PREDICTION else drift.name
+    if isinstance(then, TextProfile) and isinstance(now, TextProfile):
+        then, now, title = then.length, now.length, f"{title} (length)"
     if isinstance(then, CategoryProfile) and isinstance(now, CategoryProfile):
         return Plot(drift=drift, title=title, bars=_category_bars(then, now))
     if isinstance(then, NumberProfile) and isinstance(now, NumberProfile):
@@ -96,8 +102,9 @@ def plot(verdict: Verdict, drift: ColumnDrift) -> Plot:
 
 
 def _category_bars(then: CategoryProfile, now: CategoryProfile) -> tuple[Bar, ...]:
-    a, b = category_counts(then, now)
     labels = [*then.counts, "other"]
+    a = [*then.counts.values(), then.other]
+    b = [*(now.counts.get(name, 0) for name in then.counts), now.count - sum(now.counts.get(n, 0) for n in then.counts)]
     rows = [row for row in zip(labels, a, b, strict=True) if row[1] or row[2]]
     return _bars(rows, then, now)
 

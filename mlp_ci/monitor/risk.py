@@ -16,6 +16,7 @@ def risk_of_a_look(monitor: Monitor) -> float:
     """The chance of a false alarm that one look may run, so that all looks together keep to ``drift.false_alarms``.
 
     With L looks a day, each with at most this chance, the expected number of false alarms a day is at most the rate,
-    whether or not the looks are independent.
+    whether or not the looks are independent. Where performance is watched as well, it gets the half of the risk.
     """
-    return min(LARGEST_RISK, monitor.drift.false_alarms / LOOKS_PER_DAY[monitor.schedule])
+    risk = monitor.drift.false_alarms / LOOKS_PER_DAY[monitor.schedule]
+    return min(LARGEST_RISK, risk / 2 if monitor.performance else risk)

@@ -77,6 +77,17 @@ def hours(log: Path, model: str, stage: str, span: Span) -> Iterator[tuple[datet
                 yield begin, hour
 
 
+def first_hour(log: Path, model: str, stage: str) -> datetime | None:
+    """Begin of the log's first hour that has a folder; None for an empty log."""
+    root = log / model / f"stage={stage}"
+    for day in sorted(root.iterdir()) if root.is_dir() else ():
+        start = _start(day.name, _DATE, "%Y-%m-%d")
+        begins = sorted(int(m[1]) for h in day.iterdir() if (m := _HOUR.fullmatch(h.name))) if start else []
+        if start and begins:
+            return start + timedelta(hours=begins[0])
+    return None
+
+
 def parts_of(hour: Path) -> list[Path]:
     """The files of one hour that count."""
     parts = sorted(p for p in hour.glob("*.parquet") if not p.name.startswith("."))

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from mlp_ci.context import Context
-from mlp_ci.data.profile import reference_profile
+from mlp_ci.data.profile import profile_values
+from mlp_ci.data.reference import reference_of
 from mlp_ci.monitor.watch import live_version
 from mlp_ci.spec.load import load_model
 from mlp_ci.tracking import Tracking, connect
@@ -91,7 +92,8 @@ def world(mlflow_server: str, tmp_path: Path) -> World:
     file = repo / "data" / "train.parquet"
     duckdb.connect().execute(f"COPY ({ROWS.format(rows=5000, shift=0)}) TO '{file}'")
     predictions = duckdb.connect().execute(f"SELECT prediction FROM '{file}'").fetchnumpy()["prediction"]
-    profile = reference_profile(file, load_model(repo).data, np.asarray(predictions))
+    found = reference_of([file], load_model(repo).data, timedelta(days=7))
+    profile = found.with_predictions(profile_values(np.asarray(predictions)))
     (tmp_path / "profile.json").write_text(json.dumps(profile.to_json()))
     tracking.log_file(run_id, tmp_path / "profile.json")
     tracking.register_model(name, "", {})
