@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlp_ci.data.groups import Groups
-from mlp_ci.data.shapes import natural
+from mlp_ci.data.shapes import finite_number, natural
 from mlp_ci.data.statistics import SMOOTHING
 
 if TYPE_CHECKING:
@@ -64,17 +64,20 @@ class Calibration:
                 msg = f"the windows of {name} do not have its groups"
                 raise ValueError(msg)
             columns[str(name)] = Series(groups=groups, counts=counts)
-        seconds = value["seconds"]
-        return Calibration(seconds=None if seconds is None else float(seconds), columns=columns)
+        seconds = None if value["seconds"] is None else finite_number(value["seconds"])
+        if seconds is not None and seconds <= 0:
+            msg = "windows have a length"
+            raise ValueError(msg)
+        return Calibration(seconds=seconds, columns=columns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variation:
     """The variation of one column between windows of the reference, in shares.
 
-    With z = (q - p)/√p per group, ``between`` is the mean of |z|² over the windows beyond the 1/n that their size
-    explains, ``squared`` the trace of the squared covariance of z that remains, ``observed`` the mean of |z|² itself
-    with ``freedom`` degrees of freedom behind it. ``windows`` is how many there are; 0 when nothing is known.
+    With z = (q - p)/√p per group, smoothed as PSI is, ``between`` is the mean of |z|² over the windows beyond what
+    their size explains, ``squared`` the trace of the squared covariance of z that remains, ``observed`` the mean of
+    |z|² itself with ``freedom`` degrees of freedom behind it. ``windows`` is how many there are; 0 when nothing is known.
     """
 
     windows: int = 0
@@ -93,20 +96,19 @@ def variation_of(counts: Sequence[Sequence[int]]) -> Variation:
     table = np.asarray([row for row in counts if sum(row) >= FEWEST_ROWS], dtype=float)
     if len(table) < FEWEST_WINDOWS:
         return Variation(windows=len(table))
-    z, size = _residuals(table)
-    own = np.asarray(size)
-    squares = np.sum(z**2, axis=1)
     groups = int(np.count_nonzero(table.sum(axis=0))) - 1
     if groups < 1:
         return Variation(windows=len(table))
+    z, own = _residuals(table)
+    squares = np.sum(z**2, axis=1)
     observed = float(squares.mean())
     if observed <= 0:
         return Variation(windows=len(table))
-    between = max(0.0, float(np.mean(squares - groups * own)))
+    between = max(0.0, float(np.mean(squares - own)))
     effective = _independent(z)
     whole = _trace_of_square(z, effective)
     # What is left of tr C² after the sampling part s·I: tr (C - sI)² = tr C² - 2 s tr C + s² groups.
-    s = float(own.mean())
+    s = float(own.mean()) / groups
     squared = whole - 2 * s * (between + groups * s) + s * s * groups
     squared = min(max(squared, between**2 / groups), between**2)
     return Variation(
@@ -119,13 +121,20 @@ def variation_of(counts: Sequence[Sequence[int]]) -> Variation:
 
 
 def _residuals(table: Array) -> tuple[Array, Array]:
-    """z of every window against all other windows together, and the 1/n + 1/m that its size explains."""
-    there = table[:, table.sum(axis=0) > 0] + SMOOTHING
-    rows = there.sum(axis=1)
+    """z of every window against all other windows together, and the mean |z|² that its size alone explains.
+
+    Without smoothing the latter is (1/n + 1/m)(groups - 1). Rare groups, which smoothing damps, explain less; counted
+    in full they would be taken off what the others vary.
+    """
+    there = table[:, table.sum(axis=0) > 0]
+    rows = there.sum(axis=1, keepdims=True)
     rest = there.sum(axis=0) - there
-    p = rest / rest.sum(axis=1, keepdims=True)
-    z = (there / rows[:, None] - p) / np.sqrt(p)
-    return z, 1 / rows + 1 / rest.sum(axis=1)
+    others = rest.sum(axis=1, keepdims=True)
+    added = SMOOTHING / np.minimum(rows, others)
+    damped = (rest / others + added) * (1 + there.shape[1] * added)
+    z = (there / rows - rest / others) / np.sqrt(damped)
+    share = there.sum(axis=0) / there.sum()
+    return z, np.sum(share * (1 - share) / damped, axis=1) * (1 / rows + 1 / others)[:, 0]
 
 
 def _independent(z: Array) -> float:

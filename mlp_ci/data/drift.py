@@ -208,7 +208,6 @@ class Yardstick:
             if then_column is None or now_column is None:
                 continue
             rows_then, rows_now = int(self.then[i].sum()), int(now.rows[i])
-            (self.counts(place, self.reference), self.counts(place, sample))
             before = tuple(float(w.psi[i]) for w in past if w.rows[i] >= told.spec.min_rows)
             drift = ColumnDrift(
                 column=place[1],

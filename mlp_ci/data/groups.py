@@ -10,16 +10,15 @@ from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from mlp_ci.data.shapes import TAIL, CategoryProfile, ColumnProfile, NumberProfile, TextProfile
+from mlp_ci.data.shapes import TAIL, CategoryProfile, ColumnProfile, NumberProfile, TextProfile, natural, rising
 from mlp_ci.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # PSI grows with the number of groups by about (groups - 1)(1/n + 1/m) where nothing drifted (Yurdakul 2018), so few
-# are used; ten is what its usual thresholds (0.1, 0.2, 0.25) were made for.
+# are used; ten is what its usual thresholds (0.1, 0.2, 0.25) were made for. A number that repeats itself may have more:
+# what lies below, between and above the values that fill a group alone.
 NUMBER_GROUPS = 10
 CATEGORY_GROUPS = 20
 TAIL_GROUPS = 8
@@ -86,13 +85,16 @@ class Groups:
     def from_json(value: Mapping[str, Any]) -> Groups:
         """Read what :meth:`to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
         edges, names = value["edges"], value["names"]
-        if (edges is None) == (names is None) or not 1 <= int(value["tail"]) <= TAIL:
+        if (edges is None) == (names is None) or not 1 <= natural(value["tail"]) <= TAIL:
             msg = "groups are either of numbers or of categories"
             raise ValueError(msg)
+        if names is not None and len(set(names)) != len(names):
+            msg = "a category is two groups"
+            raise ValueError(msg)
         return Groups(
-            edges=None if edges is None else tuple(float(e) for e in edges),
+            edges=None if edges is None else rising(edges),
             names=None if names is None else tuple(str(n) for n in names),
-            tail=int(value["tail"]),
+            tail=natural(value["tail"]),
         )
 
 
@@ -109,19 +111,34 @@ def groups_of(reference: ColumnProfile) -> Groups:
 
 
 def _equal_shares(edges: Sequence[float], counts: Sequence[int]) -> tuple[float, ...]:
-    """Those of the edges that cut the counts into at most NUMBER_GROUPS groups of about equal share."""
+    """Those of the edges that cut the counts into groups of about equal share.
+
+    A bin with a whole share or more (a value that many rows have) is a group of its own, and so is what lies before and
+    behind it, however little: were it joined, a flag that one row in twenty carries could change without being seen.
+    """
     total = sum(counts)
-    if not total or not edges:
+    if not total:
         return ()
-    below = np.cumsum(counts[:-1])
     chosen: list[float] = []
-    reached = 0
-    for edge, count in zip(edges, below.tolist(), strict=True):
-        last = len(chosen) == NUMBER_GROUPS - 1
-        if not last and (count - reached) * NUMBER_GROUPS >= total:
-            chosen.append(edge)
-            reached = count
-    if chosen and (total - reached) * 2 * NUMBER_GROUPS < total and total > reached:
-        # A remainder with less than half a share would count for more than it is.
-        chosen.pop()
+    reached, start = 0, 0
+    for i, count in enumerate(counts):
+        full = count * NUMBER_GROUPS >= total
+        if full:
+            _join_remainder(chosen, start, reached * 2 * NUMBER_GROUPS < total)
+            if i > 0 and (not chosen or chosen[-1] < edges[i - 1]):
+                chosen.append(edges[i - 1])
+        else:
+            reached += count
+        if i < len(edges) and (full or reached * NUMBER_GROUPS >= total):
+            chosen.append(edges[i])
+            reached = 0
+        if full:
+            start = len(chosen)
+    _join_remainder(chosen, start, reached * 2 * NUMBER_GROUPS < total)
     return tuple(chosen)
+
+
+def _join_remainder(chosen: list[float], start: int, small: bool) -> None:
+    """A remainder with less than half a share would count for more than it is: it joins the group before."""
+    if small and len(chosen) > start:
+        chosen.pop()

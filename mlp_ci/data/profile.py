@@ -84,9 +84,10 @@ class Profile:
 
 def require_format(value: Mapping[str, Any]) -> None:
     """Raise InputError for a profile that another version of mlp-ci wrote in another way."""
-    if value.get("format") == FORMAT:
+    found = value.get("format") if hasattr(value, "get") else None
+    if found == FORMAT:
         return
-    what = f"the profile has the format {str(value.get('format'))[:60]!r}, and this mlp-ci reads {FORMAT!r}"
+    what = f"the profile has the format {str(found)[:60]!r}, and this mlp-ci reads {FORMAT!r}"
     why = "profiles are compared bin by bin, so both must have been made in the same way"
     raise InputError(what, why=why, fix="use the mlp-ci that registered the version, or register a new version")
 
@@ -154,7 +155,8 @@ def edges_between(values: Any) -> tuple[float, ...]:
     """Edges for the bins of these finite numbers: all values where there are few of them, else quantiles.
 
     Between two edges lies at most 1/BINS of the values, unless one value alone has more. Beyond them follow MARGIN
-    equal bins on either side, empty but for the tails; not for a handful of values, which are more like categories.
+    equal bins on either side, empty but for the tails; for a handful of values, which are more like categories, one bin
+    below the smallest and one above the largest.
     """
     import numpy as np
 
@@ -168,6 +170,11 @@ def edges_between(values: Any) -> tuple[float, ...]:
             steps = (edges[-1] - edges[0]) * np.arange(1, MARGIN + 1) / MARGIN
             edges = np.unique(np.concatenate([edges[0] - steps, edges, edges[-1] + steps]))
         edges = edges[np.isfinite(edges)]
+    else:
+        # One bin for what is smaller than all that the reference holds.
+        whole = bool(np.all(edges == np.trunc(edges)))
+        below = min(edges[0] - 1.0 if whole else edges[0], np.nextafter(edges[0], -np.inf))
+        edges = np.concatenate([[below], edges]) if np.isfinite(below) else edges
     return tuple(float(v) for v in edges)
 
 

@@ -5,6 +5,7 @@ Rows can be profiled in groups, such as the hours of a log, in the same number o
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.duck import MEMORY_LIMIT, open_file
@@ -257,7 +258,7 @@ def _number_profile(rows: int, edges: tuple[float, ...], found: Sequence[Any]) -
 
 def _deviation(mean: float | None, square: float | None, centre: float) -> float | None:
     """The standard deviation from the mean square distance to ``centre``."""
-    if mean is None or square is None:
+    if mean is None or square is None or not (math.isfinite(mean) and math.isfinite(square)):
         return None
     try:
         return finite(max(0.0, square - (mean - centre) ** 2) ** 0.5)

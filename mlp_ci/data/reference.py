@@ -62,6 +62,7 @@ class Reference:
         require_format(value)
         profile = Profile.from_json(value)
         try:
+            _require_known(profile, value.get("segments", {}))
             calibration, outcomes = value.get("calibration"), value.get("outcomes")
             return Reference(
                 profile=profile,
@@ -120,8 +121,17 @@ def reference_of(files: Sequence[Path], data: Data, window: timedelta, segments:
             for name, found in segment_profiles(opened.connection, "data", chosen, whole).items():
                 parts[name] = parts[name].merge(found) if name in parts else found
     series = {name: Series(groups=groups[name], counts=tuple(rows)) for name, rows in counts.items()}
-    calibration = Calibration(seconds=min(seconds, default=None), columns=series)
+    # The longest: live windows no longer than the shortest would otherwise count as if all windows were that short.
+    calibration = Calibration(seconds=max(seconds, default=None), columns=series)
     return Reference(profile=whole, segments=parts, calibration=calibration)
+
+
+def _require_known(profile: Profile, segments: Mapping[str, Any]) -> None:
+    """Raise ValueError for a segment with a column that the whole does not have."""
+    for name, part in segments.items():
+        if unknown := part["columns"].keys() - profile.columns.keys():
+            msg = f"the segment {name[:60]} has columns of its own: {', '.join(sorted(unknown))[:60]}"
+            raise ValueError(msg)
 
 
 def segment_profiles(connection: Any, source: str, segments: Iterable[str], like: Profile) -> dict[str, Profile]:

@@ -1,7 +1,8 @@
 """The shape of one column in constant size: counts of numbers in fixed bins, of categories, of the lengths of texts.
 
 Shapes with the same bins add up: those of a day's hours are that of the day. A category stands in a shape only when at
-least ``FEWEST`` rows share it; of a number its quantiles, smallest and largest value do, of a text none. No row is kept.
+least ``FEWEST`` rows share it; of a number its quantiles, smallest and largest value do, of a text none. No row is
+kept.
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-# Half an observation in every group that either side has (Jeffreys' prior): logarithms stay finite.
+# Half an observation of the smaller side in every group that either side has (Jeffreys' prior): logarithms stay finite.
+# The same share on both sides: the same count would make a rare group look different wherever the sizes differ.
 SMOOTHING = 0.5
 FEWEST_EXPECTED = 5.0
 Counts = Sequence[int] | Sequence[float]
@@ -96,13 +97,16 @@ def _smoothed(then: Counts, now: Counts) -> tuple[Array, Array] | None:
     if not a.sum() or not b.sum():
         return None
     there = (a > 0) | (b > 0)
-    return _shares(a[there] + SMOOTHING, b[there] + SMOOTHING)  # type: ignore[arg-type]
+    added = SMOOTHING / min(a.sum(), b.sum())
+    p, q = a[there] / a.sum() + added, b[there] / b.sum() + added
+    return p / p.sum(), q / q.sum()
 
 
 def population_stability_index(then: Counts, now: Counts) -> float:
     """PSI = Σ (q - p) ln(q / p) (Siddiqi 2006, Credit Risk Scorecards); 0 when a side has no rows.
 
-    Half an observation is added to every group that either side has. PSI = KL(p‖q) + KL(q‖p).
+    Half an observation of the smaller side, as a share, is added on both sides to every group that either side has.
+    PSI = KL(p‖q) + KL(q‖p).
     """
     return float(stability_indices(np.asarray([then], dtype=float), np.asarray([now], dtype=float))[0])
 
@@ -110,12 +114,15 @@ def population_stability_index(then: Counts, now: Counts) -> float:
 def stability_indices(then: Array, now: Array) -> Array:
     """PSI of many columns at once: both sides are columns × groups, padded with zeros."""
     there = (then > 0) | (now > 0)
-    a, b = np.where(there, then + SMOOTHING, 0.0), np.where(there, now + SMOOTHING, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        p, q = a / a.sum(axis=1, keepdims=True), b / b.sum(axis=1, keepdims=True)
-        terms = np.where(there, (q - p) * np.log(q / p), 0.0)
-    filled = (then.sum(axis=1) > 0) & (now.sum(axis=1) > 0)
-    return np.where(filled, np.maximum(0.0, terms.sum(axis=1)), 0.0)
+    n, m = then.sum(axis=1, keepdims=True), now.sum(axis=1, keepdims=True)
+    filled = (n > 0) & (m > 0)
+    added = np.where(there, SMOOTHING / np.maximum(np.minimum(n, m), 1.0), 0.0)
+    whole = 1.0 + added.sum(axis=1, keepdims=True)
+    p, q = (then / np.maximum(n, 1.0) + added) / whole, (now / np.maximum(m, 1.0) + added) / whole
+    counted = there & filled
+    terms = (q - p) * np.log(np.divide(q, p, out=np.ones_like(p), where=counted), where=counted, out=np.zeros_like(p))
+    indices: Array = np.maximum(0.0, terms.sum(axis=1))
+    return indices
 
 
 def kullback_leibler(then: Counts, now: Counts) -> float:
@@ -155,8 +162,9 @@ def hellinger(then: Counts, now: Counts) -> float:
 def kolmogorov_smirnov(then: Counts, now: Counts) -> tuple[float, float]:
     """Two-sample KS distance between binned counts, and its asymptotic p-value.
 
-    The distance is that of the samples at the edges of the bins, so at most one bin's mass below the true one. The
-    p-value is Kolmogorov's distribution with Stephens' (1970) correction for finite samples; ties make it larger.
+    The distance is that of the samples at the edges of the bins: never above the true one, and below it by at most the
+    largest share that either side has in one bin. The p-value is Kolmogorov's distribution with Stephens' (1970)
+    correction for finite samples; ties make it larger.
     """
     from scipy.special import kolmogorov
 
@@ -172,8 +180,9 @@ def kolmogorov_smirnov(then: Counts, now: Counts) -> tuple[float, float]:
 def wasserstein(then: NumberProfile, now: NumberProfile) -> float | None:
     """Wasserstein-1 distance ∫ |F - G| dx in the unit of the column (Kantorovich 1942); None without values.
 
-    Values are spread evenly inside their bin, so each side is misplaced by at most the mean width of the bins that
-    its values lie in.
+    Values are spread evenly inside their bin, so each side is misplaced by at most half the mean width of the bins that
+    its values lie in. Where the mean says that they lie nearer to the upper edges of their bins, as few distinct
+    values do, they are put there.
     """
     if not then.count or not now.count or then.smallest is None or now.smallest is None:
         return None
@@ -194,6 +203,7 @@ def wasserstein(then: NumberProfile, now: NumberProfile) -> float | None:
 def _cumulative(profile: NumberProfile) -> tuple[Array, Array]:
     """Points and the share of values at or below each; a jump where the edges are the values themselves."""
     low, high = float(profile.smallest or 0.0), float(profile.largest or 0.0)
+    jumps = _at_edges(profile, low, high)
     xs, shares, below = [low], [0.0], 0
     for edge, count in zip((*profile.edges, high), profile.counts, strict=True):
         if not count:
@@ -201,6 +211,9 @@ def _cumulative(profile: NumberProfile) -> tuple[Array, Array]:
                 xs.append(edge)
                 shares.append(below / profile.count)
             continue
+        if jumps:
+            xs.append(min(max(edge, low), high))
+            shares.append(below / profile.count)
         below += count
         xs.append(min(max(edge, low), high))
         shares.append(below / profile.count)
@@ -210,6 +223,21 @@ def _cumulative(profile: NumberProfile) -> tuple[Array, Array]:
         if points[i] <= points[i - 1]:
             points[i] = np.nextafter(points[i - 1], np.inf)
     return points, values
+
+
+def _at_edges(profile: NumberProfile, low: float, high: float) -> bool:
+    """Whether the values lie at the upper edges of their bins rather than all over them.
+
+    No value lies above the upper edge of its bin, so moving all of them there displaces them, on average, by exactly
+    as much as it raises the mean. Spreading them evenly lowers the mean raised so by half a mean width; where less than
+    half of that is needed, it displaces them more.
+    """
+    if profile.mean is None:
+        return False
+    edges = np.clip(np.asarray((*profile.edges, high)), low, high)
+    shares = np.asarray(profile.counts, dtype=float) / profile.count
+    widths = np.diff(edges, prepend=low)
+    return bool(float(shares @ edges) - profile.mean <= float(shares @ widths) / 4)
 
 
 def chi_square(then: Counts, now: Counts) -> float:

@@ -74,7 +74,7 @@ def test_counts_are_those_of_the_data(file: Path) -> None:
     assert list(x.counts) == expected
     assert max(x.counts) <= 2 * 5000 / BINS
     assert x.mean == pytest.approx(values.mean())
-    assert number(profile, "few").counts == (1000, 1000, 1000, 1000, 1000, 0)
+    assert number(profile, "few").counts == (0, 1000, 1000, 1000, 1000, 1000, 0)
     assert category(profile, "cat").counts == {"c0": 1667, "c1": 1667, "c2": 1666}
     assert category(profile, "flag").counts == {"false": 3750, "true": 1250}
 
