@@ -77,7 +77,8 @@ class Variation:
 
     With z = (q - p)/√p per group, smoothed as PSI is, ``between`` is the mean of |z|² over the windows beyond what
     their size explains, ``squared`` the trace of the squared covariance of z that remains, ``observed`` the mean of
-    |z|² itself with ``freedom`` degrees of freedom behind it. ``windows`` is how many there are; 0 when nothing is known.
+    |z|² itself with ``freedom`` degrees of freedom behind it. ``windows`` is how many there are; 0 when nothing is
+    known.
     """
 
     windows: int = 0
