@@ -82,6 +82,11 @@ def get(repo: Path, path: str, revision: str, destination: Path) -> None:
         raise _transfer_error(repo, "get", [path], _said(done))
 
 
+def lies_here(repo: Path, tracked: Tracked) -> bool:
+    """Whether the working tree holds these very bytes."""
+    return _is_here(repo, tracked)
+
+
 def add_and_push(repo: Path, paths: Sequence[str]) -> list[str]:
     """Track these files as they are now and push them; returns the ``.dvc`` files that changed, for git.
 

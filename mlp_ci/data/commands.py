@@ -61,3 +61,40 @@ def infer(
         return infer_file(path, file, Wanted(margin=margin, sample=sample, write=write))
 
     return _run("infer", output_format, output, flow)
+
+
+@app.command()
+def diff(
+    a: Annotated[
+        str, typer.Argument(metavar="[A]", help="The version before: a file, or path@revision.", show_default=False)
+    ] = "",
+    b: Annotated[str, typer.Argument(metavar="[B]", help="The version now.", show_default=False)] = "",
+    base: Annotated[
+        str, typer.Option("--base", envvar="MLP_CI_BASE", help="Revision to compare with, where B is not given.")
+    ] = "",
+    key: Annotated[
+        str, typer.Option("--key", envvar="MLP_CI_KEY", help="Columns that identify a row, separated by commas.")
+    ] = "",
+    comment: Annotated[
+        bool, typer.Option("--comment", envvar="MLP_CI_COMMENT", help="In a job: say it in one comment on the PR.")
+    ] = False,
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+) -> int:
+    """Say what changed between two versions of data: rows, columns, and what is in them.
+
+    `mlp-ci data diff old.parquet new.parquet` compares two files. `mlp-ci data diff data/train.parquet@v1.2
+    data/train.parquet` fetches the first through DVC. With one path, or none for all data of model.yaml, what lies
+    here is compared with where this branch left the default one. That data changes is news, not a failure.
+    """
+
+    def flow() -> Report:
+        from mlp_ci.context import load_context
+        from mlp_ci.data.flow_diff import Asked
+        from mlp_ci.data.flow_diff import diff as run_diff
+
+        columns = tuple(name.strip() for name in key.split(",") if name.strip())
+        return run_diff(load_context(path), Asked(a=a, b=b, base=base, key=columns, comment=comment))
+
+    return _run("diff", output_format, output, flow)

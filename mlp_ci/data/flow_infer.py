@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from mlp_ci import clock
 from mlp_ci.data.duck import open_file
@@ -16,12 +16,15 @@ from mlp_ci.data.versions import here
 from mlp_ci.errors import InputError, SpecError
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report
+from mlp_ci.spec.data import ColumnType
 from mlp_ci.spec.document import parse_document
 from mlp_ci.spec.load import MODEL_FILE, parse_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+COLUMN_TYPES = get_args(ColumnType)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,7 @@ def read_known(model: Path) -> Known:
         time=_word(data.get("time")),
         target=_word(data.get("target")),
         sensitive=frozenset(n for n, c in columns.items() if isinstance(c, dict) and c.get("sensitive") is True),
+        types={n: c["type"] for n, c in columns.items() if isinstance(c, dict) and c.get("type") in COLUMN_TYPES},
     )
 
 

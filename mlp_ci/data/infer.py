@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.bounds import bounds, natural_range, round_down, round_up
-from mlp_ci.data.patterns import pattern_of, personal, words_of
+from mlp_ci.data.patterns import looks_like_key, pattern_of, personal, words_of
 from mlp_ci.data.plan import instant
 from mlp_ci.printable import in_one_line
 from mlp_ci.report import cell_text
@@ -34,7 +34,6 @@ MOST_WHOLE_LEVELS = 10
 LONGEST_TEXT = 100
 FRESH = timedelta(days=90)
 _LADDER = [timedelta(days=d) for d in (1, 2, 3, 7, 14, 21, 30, 45, 60, 90, 120, 180)]
-_KEY_WORDS = {"id", "key", "uuid", "guid", "no", "number", "nr", "code", "ref", "hash", "identifier"}
 _TIME_WORDS = {"time", "timestamp", "ts", "at", "date", "datetime", "day", "when"}
 _TARGET_WORDS = {
     *("target", "label", "y", "class", "outcome", "response", "churn", "churned", "default", "defaulted", "fraud"),
@@ -80,7 +79,8 @@ class Known:
     key: tuple[str, ...] = ()
     time: str = ""
     target: str = ""
-    sensitive: frozenset[str] = field(default_factory=frozenset)
+    sensitive: frozenset[str] = frozenset()
+    types: Mapping[str, str] = field(default_factory=dict)
 
 
 def infer(surveyor: Surveyor, *, margin: float, now: datetime, known: Known | None = None) -> Suggestion:
@@ -321,8 +321,7 @@ def _is_key(column: ColumnSurvey) -> bool:
     """Whether a column identifies a row: no value twice, and a name or a form that keys have."""
     if not column.unique or column.nulls or column.type not in ("string", "int") or column.rows < 2:
         return False
-    words = words_of(column.name)
-    if words and (set(words) & _KEY_WORDS or words[-1].endswith("id")):
+    if looks_like_key(column.name):
         return True
     if column.rows < ENOUGH_ROWS:
         return False
@@ -352,7 +351,7 @@ def _joint_key(surveyor: Surveyor, survey: Survey, time: str, apart: Collection[
     """Two columns that identify a row together: an id and a time, or two ids."""
     if survey.rows < ENOUGH_ROWS:
         return ()
-    ids = [c.name for c in survey.columns if c.type in ("string", "int") and set(words_of(c.name)) & _KEY_WORDS]
+    ids = [c.name for c in survey.columns if c.type in ("string", "int") and looks_like_key(c.name)]
     parts = [name for name in (*ids, time) if name and name not in apart and name != ""]
     pairs = list(itertools.combinations(dict.fromkeys(parts), 2))[:KEY_COLUMNS_TRIED]
     return next((pair for pair in pairs if surveyor.no_value_twice(pair)), ())

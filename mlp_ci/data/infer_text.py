@@ -19,6 +19,7 @@ WIDTH = 120
 KEPT = ("mean", "quantiles", "references", "severity", "sensitive", "monitor")
 # Every comment of ours counts rows; so it can be told from a person's.
 _OURS = re.compile(r"(?:^|; )(?:(?!; ).)*?\bin [\d,]+ (?:sampled )?rows?\b.*$|^not described here: .*$")
+_PLAIN_KEY = re.compile(r"[A-Za-z_](?:[\w .-]*\w)?", re.ASCII)
 
 
 def scalar(value: Any) -> str:
@@ -32,14 +33,12 @@ def scalar(value: Any) -> str:
 
 
 def key_text(name: str) -> str:
-    """A name as the key of a block mapping."""
+    """A name as the key of a block mapping: plain where it reads as itself, else in quotes."""
     import yaml
 
-    # A key in a block may hold less than a flow scalar: what flow has to quote is quoted here as well.
-    text = scalar([name])[1:-1]
-    if "\n" in name or len(name) > 100 or text.startswith(("?", "'")):
-        text = yaml.safe_dump(name, default_style='"', width=10**9, allow_unicode=True).rstrip("\n")
-    return text
+    if _PLAIN_KEY.fullmatch(name) and yaml.safe_load(name) == name:
+        return name
+    return yaml.safe_dump(name, default_style='"', width=10**9, allow_unicode=True).rstrip("\n")
 
 
 def _plain(value: Any) -> Any:
@@ -75,7 +74,7 @@ def document(suggestion: Suggestion, shown_as: str) -> str:
     guesses = (("key", scalar(list(suggestion.key)) if suggestion.key else ""), ("time", suggestion.time))
     for name, value in (*guesses, ("target", suggestion.target)):
         if value:
-            shown = value if name == "key" else scalar([value])[1:-1]
+            shown = value if name == "key" else key_text(value)
             lines.append(f"  # {name}: {shown} # a guess")
     lines.append("  columns:" if any(not c.left_out for c in suggestion.columns) else "  columns: {}")
     for column in suggestion.columns:

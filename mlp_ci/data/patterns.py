@@ -35,6 +35,7 @@ _PERSONAL_WORDS = {
     "an IP address": {"ip", "ipaddress", "ipv4", "ipv6"},
 }
 _NAMED = {"first", "last", "full", "middle", "customer", "user", "person", "employee", "patient", "client", "contact"}
+_KEY_WORDS = {"id", "key", "uuid", "guid", "no", "number", "nr", "code", "ref", "hash", "identifier"}
 
 
 def pattern_of(values: Sequence[str], *, exact: bool = False, words: bool = True) -> str | None:
@@ -119,6 +120,12 @@ def personal(name: str, values: Sequence[str]) -> str:
         if _most(pattern, values):
             return what
     return "a phone number" if _most(_PHONE, values) and not _most(r"\d{4}-\d{2}-\d{2}.*", values) else ""
+
+
+def looks_like_key(name: str) -> bool:
+    """Whether a column's name is one that keys have."""
+    words = words_of(name)
+    return bool(words) and (bool(set(words) & _KEY_WORDS) or words[-1].endswith("id"))
 
 
 def _most(pattern: str, values: Sequence[str]) -> bool:

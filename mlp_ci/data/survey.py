@@ -18,7 +18,7 @@ from mlp_ci.progress import doing
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mlp_ci.data.duck import DuckFile
+    from mlp_ci.data.duck_file import DuckFile
     from mlp_ci.data.plan import PhysicalColumn
 
 SAMPLE_ROWS = 20_000
@@ -253,7 +253,7 @@ class Surveyor:
             there = f"isfinite({value})" if column.physical.nan else f"{value} IS NOT NULL"
             found = self.connection.execute(
                 f"SELECT {value} AS v, count(*) AS n, min({quoted(ROW)}) FROM {self.source} "
-                f"WHERE {there} GROUP BY v ORDER BY n DESC, v LIMIT {MOST_LEVELS + 1}"
+                f"WHERE {there} GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MOST_LEVELS + 1}"
             ).fetchall()
             if len(found) <= MOST_LEVELS:
                 kind = {"int": int, "bool": bool}.get(column.type, str)

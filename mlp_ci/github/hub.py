@@ -253,10 +253,11 @@ class Hub:
 
         return self.wire.again(step, purpose)
 
-    def sticky_comment(self, number: int, marker: str, body: str) -> str:
+    def sticky_comment(self, number: int, marker: str, body: str, *, begin: bool = True) -> str:
         """Write the one comment that carries ``marker`` (hidden), or update it; returns its address.
 
-        Only a comment of our own is updated: another person's, with the marker copied, stays theirs.
+        Only a comment of our own is updated: another person's, with the marker copied, stays theirs. Without
+        ``begin`` none is written where there is none, and the address is empty.
         """
         hidden = f"<!-- {marker} -->"
         text = f"{hidden}\n{body}"
@@ -266,6 +267,8 @@ class Hub:
         def step() -> str:
             comments = self.wire.pages(self._path("issues", number, "comments"), "read the comments")
             mine = [c for c in comments if hidden in (c.get("body") or "") and self._is_ours(c.get("user"))]
+            if not mine and not begin:
+                return ""
             if not mine:
                 path = self._path("issues", number, "comments")
                 return str(self.wire.once("POST", path, purpose, body={"body": text}, needs=needs)[1]["html_url"])

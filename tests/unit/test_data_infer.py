@@ -303,6 +303,7 @@ def test_what_is_inferred_holds_on_the_same_file(
     tmp_path_factory: pytest.TempPathFactory, frame: pa.Table, margin: float, as_csv: bool
 ) -> None:
     folder = tmp_path_factory.mktemp("frame")
+    as_csv = as_csv and not any(set("\r\n") & set(name) for name in frame.column_names)
     file = folder / ("data.csv" if as_csv else "data.parquet")
     if as_csv:
         from pyarrow import csv
@@ -311,6 +312,7 @@ def test_what_is_inferred_holds_on_the_same_file(
     else:
         pq.write_table(frame, file)
     time = next((name for name in frame.column_names if frame.schema.field(name).type in ARROW_TIMES), "")
+    time = time.strip() if as_csv else time  # as pandas users expect, blanks around a header's names do not count
     section, text = inferred(file, margin=margin, known=Known(target="y", time=time))
     named = {"time": time} if time else {}
     data = Data.model_validate({"train": "a", "test": "b", "target": "y", **named, **section})
