@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 EXAMPLES = 5
 # Each look for examples is a query of its own; in a file with more broken rules than this, nobody reads them all.
 EXAMPLES_PER_FILE = 50
+# A query with more aggregates than this takes more memory for its columns than for its rows.
+MEASURES_AT_ONCE = 1_000
 # Few distinct values among the first rows: look at each value once instead of at each row.
 PROBE_ROWS, FEW = 10_000, 1_000
 # Up to here a quantile holds all values in memory (8 bytes each); above, only those around it.
@@ -53,6 +55,7 @@ class DuckFile:
         self._others = others
         self._rows: int | None = None
         self._sampled = ""
+        self._hashes: set[str] = set()
         self._locked = False
 
     def schema(self) -> tuple[PhysicalColumn, ...]:
@@ -72,14 +75,14 @@ class DuckFile:
         Non-finite values are counted in the pass itself: Parquet's own statistics do not speak of them.
         """
         measures = [(c.name, what, sql) for c in plan.columns for what, sql in measures_of(c).items()]
-        rows, *values = self._row(f"SELECT {', '.join(['count(*)', *(sql for _, _, sql in measures)])} FROM data")
+        rows, *values = self._measured([("", "count(*)"), *((name, sql) for name, _, sql in measures)])
         self._rows = int(rows)
         found: dict[str, dict[str, Any]] = {c.name: {} for c in plan.columns}
         for (name, what, _), value in zip(measures, values, strict=True):
-            found[name][what] = value
+            found[name][what] = value if what in ("smallest", "largest", "mean") else int(value or 0)
         self._look_at_special([c for c in plan.columns if found[c.name].get("special")], found)
         wrong = [(c, fault) for c in plan.columns for fault in _out_of_bounds(c, found[c.name])]
-        counts = iter(self._counts([condition_for(column, fault) for column, fault in wrong]))
+        counts = iter(self._counts([(c.name, condition_for(c, fault)) for c, fault in wrong]))
         out: dict[str, dict[Fault, int]] = {c.name: {} for c in plan.columns}
         for column, fault in wrong:
             out[column.name][fault] = next(counts)
@@ -91,7 +94,7 @@ class DuckFile:
 
     def _facts_of(self, column: ColumnPlan, found: Mapping[str, Any], out: Mapping[Fault, int]) -> ColumnFacts:
         odd_fault = odd_fault_of(column)
-        nan = int(found.get("nan") or 0)
+        nan = found.get("nan", 0)
         faults = {
             **out,
             Fault.INFINITE: found.get("special", 0) - nan,
@@ -119,29 +122,38 @@ class DuckFile:
         for column in columns:
             value = value_of(column)
             finite = finite_filter(column)
-            measures += [f"count(*) FILTER (WHERE isnan({value}))", f"min({value}){finite}", f"max({value}){finite}"]
-        values = self._row(f"SELECT {', '.join(measures)} FROM data")
+            asked = (f"count_if(isnan({value}))", f"min({value}){finite}", f"max({value}){finite}")
+            measures += [(column.name, sql) for sql in asked]
+        values = self._measured(measures)
         for i, column in enumerate(columns):
             nan, smallest, largest = values[i * 3 : i * 3 + 3]
-            found[column.name] |= {"nan": nan, "smallest": smallest, "largest": largest}
+            found[column.name] |= {"nan": int(nan or 0), "smallest": smallest, "largest": largest}
 
-    def _counts(self, conditions: list[str]) -> list[int]:
-        if not conditions:
-            return []
-        measures = ", ".join(f"count(*) FILTER (WHERE {c})" for c in conditions)
-        return [int(n) for n in self._row(f"SELECT {measures} FROM data")]
+    def _counts(self, conditions: Sequence[tuple[str, str]]) -> list[int]:
+        """How many rows fulfil each of these (column, condition)."""
+        return [int(n or 0) for n in self._measured([(name, f"count_if({c})") for name, c in conditions])]
+
+    def _measured(self, measures: Sequence[tuple[str, str]]) -> list[Any]:
+        """Aggregates (column, SQL) over all rows: in one query, or in several where one would be too wide."""
+        found: list[Any] = []
+        for at in range(0, len(measures), MEASURES_AT_ONCE):
+            now = measures[at : at + MEASURES_AT_ONCE]
+            rows = self._data.part(name for name, _ in now if name)
+            found += self._row(f"SELECT {', '.join(sql for _, sql in now)} FROM {rows}")
+        return found
 
     def _without_match(self, column: ColumnPlan) -> int:
         """How many rows do not match: one look per value where few values repeat, else one per row."""
         import duckdb
 
         value = f"CAST({quoted(column.name)} AS VARCHAR)"
-        probe = f"SELECT count(DISTINCT v) FROM (SELECT {value} AS v FROM data LIMIT {PROBE_ROWS})"
+        rows = self._data.part([column.name])
+        probe = f"SELECT count(DISTINCT v) FROM (SELECT {value} AS v FROM {rows} LIMIT {PROBE_ROWS})"
         few = (self._rows or 0) > PROBE_ROWS and int(self._row(probe)[0]) <= FEW
         try:
             if not few:
-                return self._counts([no_match(value, column)])[0]
-            groups = f"SELECT {value} AS v, count(*) AS n FROM data GROUP BY v"
+                return self._counts([(column.name, no_match(value, column))])[0]
+            groups = f"SELECT {value} AS v, count(*) AS n FROM {rows} GROUP BY 1"
             return int(self._row(f"SELECT coalesce(sum(n), 0) FROM ({groups}) WHERE {no_match('v', column)}")[0])
         except duckdb.InvalidInputException as error:
             what = f"data.columns.{column.name}.regex {column.regex!r} is no expression of RE2: {first_line(error)}"
@@ -153,6 +165,7 @@ class DuckFile:
         count = found["count"] - found.get("special", 0) - (found.get("odd", 0) if column.physical.text else 0)
         value, name = value_of(column), quoted(column.name)
         there = f"isfinite({name})" if can_be_special(column) else f"{name} IS NOT NULL"
+        rows = self._data.part([column.name])
         if count <= 0:
             return {}
         found_values = {}
@@ -161,27 +174,28 @@ class DuckFile:
             offset = max(1, math.ceil(Fraction(str(at)) * count)) - 1
             within, skipped = there, 0
             if count > ROWS_AT_ONCE:
-                within, skipped = self._around(value, there, at)
-            sql = f"SELECT {value} FROM data WHERE {within} ORDER BY 1 LIMIT 1 OFFSET {offset - skipped}"
+                within, skipped = self._around(column, there, at)
+            sql = f"SELECT {value} FROM {rows} WHERE {within} ORDER BY 1 LIMIT 1 OFFSET {offset - skipped}"
             row = self.connection.execute(sql).fetchone() if offset >= skipped else None
             if row is None:  # the estimate was off: sort them all, on disk if need be
-                row = self._row(f"SELECT {value} FROM data WHERE {there} ORDER BY 1 LIMIT 1 OFFSET {offset}")
+                row = self._row(f"SELECT {value} FROM {rows} WHERE {there} ORDER BY 1 LIMIT 1 OFFSET {offset}")
             number = number_of(row[0])
             if number is not None:
                 found_values[at] = number
         return found_values
 
-    def _around(self, value: str, there: str, at: float) -> tuple[str, int]:
+    def _around(self, column: ColumnPlan, there: str, at: float) -> tuple[str, int]:
         """A condition for the values near a quantile, and how many lie below it."""
+        value, rows = value_of(column), self._data.part([column.name])
         ends = [max(0.0, at - 0.01), min(1.0, at + 0.01)]
-        lower, upper = self._row(f"SELECT unnest([approx_quantile({value}, {ends})]) FROM data WHERE {there}")[0]
+        lower, upper = self._row(f"SELECT unnest([approx_quantile({value}, {ends})]) FROM {rows} WHERE {there}")[0]
         below = f"{there} AND {value} < {lower!r}"
-        return f"{there} AND {value} BETWEEN {lower!r} AND {upper!r}", self._counts([below])[0]
+        return f"{there} AND {value} BETWEEN {lower!r} AND {upper!r}", self._counts([(column.name, below)])[0]
 
     def membership(self, column: ColumnPlan) -> Membership:
-        value = set_value_of(column)
+        value, rows = set_value_of(column), self._data.part([column.name])
         row = self._row(
-            f"WITH groups AS (SELECT {value} AS v, count(*) AS n FROM data WHERE {value} IS NOT NULL GROUP BY v), "
+            f"WITH groups AS (SELECT {value} AS v, count(*) AS n FROM {rows} WHERE {value} IS NOT NULL GROUP BY 1), "
             "judged AS (SELECT v, n, v NOT IN (SELECT unnest($allowed)) AS outside FROM groups) "
             "SELECT count(*), count(*) FILTER (WHERE outside), coalesce(sum(n) FILTER (WHERE outside), 0), "
             "max({'n': n, 'v': CAST(v AS VARCHAR)}, 5) FILTER (WHERE outside) FROM judged",
@@ -196,9 +210,10 @@ class DuckFile:
             return ()
         self.examples_left -= 1
         shown = ", ".join([quoted(ROW), *(self._data.as_written(name) for name in (column.name, *key))])
+        rows = self._data.part([column.name, *key], number=True)
         parameters = {"allowed": list(column.allowed or ())} if fault is Fault.OUTSIDE_SET else None
         found = self.connection.execute(
-            f"SELECT {shown} FROM data WHERE {condition_for(column, fault)} LIMIT {EXAMPLES}",
+            f"SELECT {shown} FROM {rows} WHERE {condition_for(column, fault)} LIMIT {EXAMPLES}",
             parameters,
         ).fetchall()
         return tuple(
@@ -209,8 +224,8 @@ class DuckFile:
     def counts(self, column: str, most: int) -> tuple[tuple[str, int], ...]:
         value = self._data.as_text(column)
         found = self.connection.execute(
-            f"SELECT {value} AS v, count(*) AS n FROM data WHERE {value} IS NOT NULL "
-            f"GROUP BY v ORDER BY n DESC, v LIMIT {int(most)}"
+            f"SELECT {value} AS v, count(*) AS n FROM {self._data.part([column])} WHERE {value} IS NOT NULL "
+            f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {int(most)}"
         ).fetchall()
         return tuple((str(v), int(n)) for v, n in found)
 
@@ -218,6 +233,8 @@ class DuckFile:
 
     def repeats(self, columns: Sequence[str]) -> Repeats:
         """Group by a hash of the columns first: where no hash repeats, no row does, and 8 bytes a row are enough."""
+        if not columns and len(self.schema()) > duck_rows.WIDE:
+            return self._repeats_of_wide_rows()
         again, examples = duck_rows.repeats(self._data, columns, EXAMPLES)
         if int(self._row(f"SELECT count(*) FROM ({again})")[0]) == 0:
             return Repeats(rows=0, examples=())
@@ -227,6 +244,25 @@ class DuckFile:
             for first, values, n, _ in found
         )
         return Repeats(rows=int(found[0][3]) if found else 0, examples=shown)
+
+    def _repeats_of_wide_rows(self) -> Repeats:
+        groups = (
+            f"SELECT min(row) AS first, count(*) AS n FROM {self._hashed(self._data)} GROUP BY h HAVING count(*) > 1"
+        )
+        found = self.connection.execute(
+            f"SELECT first, n, sum(n - 1) OVER () FROM ({groups}) ORDER BY n DESC, first LIMIT {EXAMPLES}"
+        ).fetchall()
+        examples = tuple((int(first), (), int(n)) for first, n, _ in found)
+        return Repeats(rows=int(found[0][2]) if found else 0, examples=examples)
+
+    def _hashed(self, view: View) -> str:
+        """(row, h) of every row, over all columns, some at a time; what follows FROM."""
+        names = sorted(c.name for c in view.columns)
+        if view.name not in self._hashes:
+            for statement in duck_rows.hashes(view, names):
+                self.connection.execute(statement)
+            self._hashes.add(view.name)
+        return duck_rows.hashed(view)
 
     def backwards(self, time: ColumnPlan) -> Found:
         if not time.measurable:
@@ -242,6 +278,10 @@ class DuckFile:
             return self._found(duck_rows.matched("SEMI", self._data, columns, theirs, columns), columns)
         if {c.name for c in self.schema()} != {c.name for c in theirs.columns}:
             return Found(rows=0)
+        if len(self.schema()) > duck_rows.WIDE:
+            there = f"SELECT h FROM {self._hashed(theirs)}"
+            sql = f"SELECT row, CAST([] AS VARCHAR[]) AS shown FROM {self._hashed(self._data)} WHERE h IN ({there})"
+            return self._found(sql, ())
         candidates, same = duck_rows.whole_rows(self._data, theirs)
         if int(self._row(f"SELECT count(*) FROM ({candidates})")[0]) == 0:
             return Found(rows=0)
@@ -274,7 +314,7 @@ class DuckFile:
         return self._sampled
 
     def query(self, sql: str) -> Found:
-        for name in sorted(duck_query.named(self.connection, sql) & self._others.keys()):
+        for name in duck_query.named(sql, self._others):
             self._view(name)
         if not self._locked:
             sources = [self._data.source, *self._others.values()]

@@ -15,7 +15,7 @@ from mlp_ci.data.engine import Found
 from mlp_ci.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mlp_ci.data.duck_load import View
 
@@ -37,14 +37,10 @@ def lock(connection: Any, files: Sequence[str]) -> None:
     connection.execute("SET lock_configuration = true")
 
 
-def named(connection: Any, sql: str) -> set[str]:
-    """The tables that a query speaks of; none where it cannot be read."""
-    import duckdb
-
-    try:
-        return set(connection.get_table_names(sql))
-    except duckdb.Error:
-        return set()
+def named(sql: str, names: Iterable[str]) -> list[str]:
+    """Those of the names that a query may speak of."""
+    lowered = sql.lower()
+    return sorted(name for name in names if re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", lowered))
 
 
 def run(connection: Any, sql: str, views: Mapping[str, View], examples: int) -> Found:

@@ -65,15 +65,15 @@ def measures_of(column: ColumnPlan) -> dict[str, str]:
     if column.measurable and column.declared in ("float", "int", "timestamp", "date"):
         measures |= {"smallest": f"min({value})", "largest": f"max({value})"}
     if fault := odd_fault_of(column):
-        measures["odd"] = f"count(*) FILTER (WHERE {condition_for(column, fault)})"
+        measures["odd"] = f"count_if({condition_for(column, fault)})"
     if can_be_special(column):
-        measures["special"] = f"count(*) FILTER (WHERE NOT isfinite({name}))"
+        measures["special"] = f"count_if(NOT isfinite({name}))"
     if not column.measurable:
         return measures
     if column.shortest is not None:
-        measures["short"] = f"count(*) FILTER (WHERE {condition_for(column, Fault.TOO_SHORT)})"
+        measures["short"] = f"count_if({condition_for(column, Fault.TOO_SHORT)})"
     if column.longest is not None:
-        measures["long"] = f"count(*) FILTER (WHERE {condition_for(column, Fault.TOO_LONG)})"
+        measures["long"] = f"count_if({condition_for(column, Fault.TOO_LONG)})"
     if column.mean:
         # Numbers with a fraction are added with compensation: the order in which threads add must not be seen.
         exact = column.physical.kind == "int" or (column.physical.text and column.declared == "int")

@@ -5,48 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlp_ci.data.duck import connect
-from mlp_ci.data.flow_validate import data_digest, judge
-from mlp_ci.data.judge import Check, FileVerdict, freshness
+from mlp_ci.data.flow_validate import data_digest
+from mlp_ci.data.judge import freshness
 from mlp_ci.errors import InputError, MlpError, SpecError
 from mlp_ci.report import Outcome
-from mlp_ci.spec.data import Data
+from tests.unit.checked import COLUMNS, ROWS, broken, look, section, write
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-ROWS = "SELECT i AS id, i % 3 = 0 AS late, ['UA', 'AA'][i % 2 + 1] AS carrier, i * 1.5 AS distance FROM range(20) t(i)"
-COLUMNS: dict[str, Any] = {
-    "id": {"type": "int", "nulls": 0.0},
-    "late": {"type": "bool"},
-    "carrier": {"type": "string", "in": ["UA", "AA"]},
-    "distance": {"type": "float", "min": 0, "max": 100},
-}
-
-
-def section(columns: dict[str, Any] | None = None, **more: Any) -> Data:
-    value = {"train": "a.parquet", "test": "b.parquet", "target": "late", "columns": columns or COLUMNS, **more}
-    return Data.model_validate(value)
-
-
-def write(folder: Path, select: str, suffix: str = ".parquet") -> Path:
-    file = folder / f"data{suffix}"
-    options = {".csv": "(FORMAT csv, HEADER)", ".jsonl": "(FORMAT json)"}.get(suffix, "(FORMAT parquet)")
-    duckdb.connect().execute(f"COPY ({select}) TO '{file}' {options}")
-    return file
-
-
-def look(file: Path, data: Data) -> FileVerdict:
-    return judge(file, file.name, data)
-
-
-def broken(verdict: FileVerdict) -> dict[tuple[str, str], Check]:
-    return {(c.rule, c.column): c for c in verdict.checks if c.outcome is Outcome.FAIL}
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".jsonl"])
