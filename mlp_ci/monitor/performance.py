@@ -291,23 +291,24 @@ def estimate_performance(
     spec: ModelSpec, evidence: Mapping[str, Any], outcomes: Outcomes | None, window_counts: Sequence[int]
 ) -> expected.Estimate:
     """What the metric probably is before labels arrive: that of ``monitor.performance``, else the first gate that can
-    be estimated, else roc_auc. ``window_counts`` are the window's predictions in the bins of ``outcomes``.
+    be estimated, else roc_auc. ``window_counts`` are the window's predictions in the bins of ``outcomes``. What does
+    not fit is ``insufficient``: an estimate must not blind the look at drift.
     """
     wanted = spec.monitor.performance
     gates = [g for g in spec.evaluate.gates if g.metric in expected.ESTIMABLE]
     metric = wanted.metric if wanted else gates[0].metric if gates else "roc_auc"
     try:
-        known = evidence_estimate(evidence, metric).value
-    except MlpError:
-        known = math.nan
-    return expected.estimate(
-        metric,
-        outcomes,
-        window_counts,
-        known,
-        min_rows=spec.monitor.drift.min_rows,
-        smallest=wanted.max_drop if wanted else WORTH_MENTIONING,
-    )
+        return expected.estimate(
+            metric,
+            outcomes,
+            window_counts,
+            evidence_estimate(evidence, metric).value if outcomes else math.nan,
+            min_rows=spec.monitor.drift.min_rows,
+            smallest=wanted.max_drop if wanted else WORTH_MENTIONING,
+        )
+    except MlpError as error:
+        rows = int(sum(window_counts))
+        return expected.Estimate(metric=metric, outcome=INSUFFICIENT, rows=rows, reason=error.what)
 
 
 # ---------------------------------------------------------------- measuring

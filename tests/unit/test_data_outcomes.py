@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlp_ci.data.outcomes import BELOW_HALF, FORMAT, Outcomes, outcomes_of, probability_edges
+from mlp_ci.data.profile import NumberProfile, Profile, profile_values
+from mlp_ci.data.profiling import profile_file
 from mlp_ci.errors import InputError
+from mlp_ci.spec.data import Column
 
 SMALL = {
     "format": FORMAT,
@@ -42,6 +48,23 @@ def test_no_bin_holds_both_a_yes_and_a_no() -> None:
     bins = np.searchsorted(edges, probabilities)
     for number in range(len(edges) + 1):
         assert len(set(probabilities[bins == number] >= 0.5)) < 2
+
+
+def test_the_log_is_counted_in_the_same_bins(tmp_path: Path) -> None:
+    """Also at the edge that is no round number."""
+    random = np.random.default_rng(4)
+    said = np.r_[random.uniform(size=2000), [0.5] * 50, [BELOW_HALF] * 30]
+    edges = probability_edges(said)
+    found = outcomes_of(edges, said, np.zeros(len(said)))
+    pd.DataFrame({"prediction": said}).to_parquet(tmp_path / "log.parquet")
+    column = replace(profile_values(said), edges=edges)  # type: ignore[type-var]
+    stored = json.loads(
+        json.dumps(Profile(rows=1, columns={"prediction": profile_values(said, like=column)}).to_json())
+    )
+    columns = {"prediction": Column(type="float")}  # type: ignore[call-arg]
+    counted = profile_file(tmp_path / "log.parquet", columns, like=Profile.from_json(stored)).columns["prediction"]
+    assert isinstance(counted, NumberProfile)
+    assert counted.counts == found.rows
 
 
 def test_a_bin_knows_what_was_said_and_what_came_true() -> None:

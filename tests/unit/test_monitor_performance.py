@@ -409,3 +409,6 @@ def test_the_estimate_is_of_the_metric_that_the_team_watches() -> None:
     assert estimate_performance(unwatched, evidence, outcomes, outcomes.rows).metric == "brier"
     assert estimate_performance(spec(), {}, outcomes, outcomes.rows).outcome == "insufficient"
     assert estimate_performance(spec(), evidence, None, ()).outcome == "none"
+    other = estimate_performance(spec(), evidence, outcomes, (900,))
+    assert (other.outcome, other.rows) == ("insufficient", 900)
+    assert "1 bins of predictions" in other.reason
