@@ -20,7 +20,7 @@ from mlp_ci.data.plan import PhysicalColumn
 from mlp_ci.errors import InputError, MlpError, OutsideError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from mlp_ci.data.sources import Source
 
@@ -136,9 +136,15 @@ def _load_parquet(connection: Any, source: Source, name: str) -> tuple[str, str]
     del name
     number = "file_row_number + 1"
     if len(source.files) > 1:
-        counted = connection.execute(
-            f"SELECT file_name, num_rows FROM parquet_file_metadata({_list(source.files)})"
-        ).fetchall()
+        files = _list(source.files)
+        schemas: dict[str, set[tuple[str, str]]] = {file: set() for file in source.files}
+        described = connection.execute(
+            f"SELECT file_name, name, concat_ws(' ', type, converted_type, logical_type) FROM parquet_schema({files})"
+        )
+        for file, column, kind in described.fetchall():
+            schemas[str(file)].add((str(column), str(kind)))
+        _same_columns(source, schemas)
+        counted = connection.execute(f"SELECT file_name, num_rows FROM parquet_file_metadata({files})").fetchall()
         rows = {str(file): int(n) for file, n in counted}
         before, starts = 0, []
         for file in source.files:
@@ -146,6 +152,19 @@ def _load_parquet(connection: Any, source: Source, name: str) -> tuple[str, str]
             before += rows[file]
         number += f" + list_extract([{', '.join(starts)}], CAST(file_index AS BIGINT) + 1)"
     return f"read_parquet({_list(source.files)}, file_row_number = true, hive_partitioning = false)", number
+
+
+def _same_columns(source: Source, schemas: Mapping[str, set[tuple[str, str]]]) -> None:
+    """Raise InputError, naming the file, unless all files have the same columns of the same types."""
+    first = source.files[0]
+    for file in source.files[1:]:
+        other = schemas[first] ^ schemas[file]
+        if other:
+            columns = ", ".join(sorted({name for name, _ in other})[:5])
+            shown = source.name_of(file)
+            msg = f"{shown} has other columns than {source.name_of(first)}: {columns}"
+            fix = "write all files of a folder with the same columns and types"
+            raise InputError(msg, why="the rows of all files stand in one table", fix=fix, file=shown)
 
 
 def _load_json(connection: Any, source: Source, name: str) -> tuple[str, str]:
@@ -169,6 +188,9 @@ def _load_arrow(connection: Any, source: Source, name: str) -> tuple[str, str]:
         opened = dataset.dataset(list(source.files), format="ipc", filesystem=files)
     except (pa.ArrowException, OSError) as error:
         raise unreadable(error, source) from error
+    schemas = {str(f.path): {(c.name, str(c.type)) for c in f.physical_schema} for f in opened.get_fragments()}
+    if len(source.files) > 1 and schemas.keys() == set(source.files):
+        _same_columns(source, schemas)
     registered = f"mlp-ci arrow {name}"
     connection.register(registered, opened)
     # A row number that is not used costs nothing: DuckDB drops it from the plan.
@@ -177,10 +199,9 @@ def _load_arrow(connection: Any, source: Source, name: str) -> tuple[str, str]:
 
 def _load_csv(connection: Any, source: Source, name: str) -> tuple[str, str]:
     names, delimiter = _header(source, source.files[0])
-    for file in source.files[1:]:
-        if _header(source, file) != (names, delimiter):
-            msg = f"{source.name_of(file)} has another header than {source.name_of(source.files[0])}"
-            raise InputError(msg, fix="write all files of a folder with the same columns", file=source.name_of(file))
+    headers = {file: _header(source, file) for file in source.files}
+    # The place of a column and what separates it count as well: nothing but the header says which column a value is of.
+    _same_columns(source, {f: {(n, f"{i}{mark}") for i, n in enumerate(ns)} for f, (ns, mark) in headers.items()})
     columns = ", ".join(f"{literal(n)}: 'VARCHAR'" for n in names)
     nulls = ", ".join(literal(t) for t in NULL_TEXTS)
     table = quoted(f"mlp-ci loaded {name}")

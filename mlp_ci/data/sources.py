@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,10 +102,14 @@ def filesystem(scheme: str) -> Any:
     try:
         import fsspec
 
-        return fsspec.filesystem(scheme)
+        files = fsspec.filesystem(scheme)
     except ImportError as error:
         msg = f"{scheme}:// addresses need the package {package}, which is not installed"
         raise InputError(msg, fix=f"pip install {package}") from error
+    if scheme in ("http", "https"):
+        # DuckDB asks when a file changed, and a web server need not know; for one run it does not matter.
+        files.modified = lambda _path: datetime.fromtimestamp(0, tz=UTC)
+    return files
 
 
 def _remote_files(text: str, scheme: str, shown: str) -> tuple[str, ...]:
