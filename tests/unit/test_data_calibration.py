@@ -400,7 +400,7 @@ def test_the_windows_of_a_reference_are_those_of_all_its_files_together(tmp_path
     with duckdb.connect() as connection:
         for name, first in (("train", 0), ("test", 1)):
             connection.execute(
-                "COPY (SELECT 1 AS y, hash(i) % 1000 / 7.0 AS x, i // 2 % 2 AS flag, 'c' AS c, NULL::DOUBLE AS nothing, "
+                "COPY (SELECT 1 AS y, hash(i) % 999 / 7.0 AS x, i // 2 % 2 AS flag, 'c' AS c, NULL::DOUBLE AS nothing, "
                 f"TIMESTAMP '2026-01-01' + to_minutes(i) AS ts FROM range({first}, 40000, 2) r(i)) "
                 f"TO '{tmp_path}/{name}.parquet'"
             )
