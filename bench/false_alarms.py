@@ -17,15 +17,17 @@ import numpy as np
 from scipy.special import chdtrc
 from scipy.stats import norm
 
-from mlp_ci.data.calibration import variation_of
-from mlp_ci.data.drift import Decision, Measured, decide
-from mlp_ci.data.null_windows import MOST
+from mlp_ci.data.calibration import SCALES, Series, variations_of
+from mlp_ci.data.decision import Decision, Measured, add_up, decide
+from mlp_ci.data.groups import Groups
+from mlp_ci.data.null_windows import MOST, RUN
 from mlp_ci.monitor.risk import risk_of_a_look
 from mlp_ci.spec.model import Drift, Monitor
 
 FEATURES = 100
 GROUPS = 10
 HOURS = 24
+DECILES = Groups(edges=tuple(range(GROUPS - 2)))
 REFERENCE_DAYS = 60
 LIVE_DAYS = 30
 
@@ -108,18 +110,25 @@ def month(world: World, rows: int, window: int, seed: int, *, psi: float = 0.0) 
     spread = np.sqrt(1 + mean[:before].var(axis=0))
     edges = norm.ppf(np.arange(1, GROUPS) / GROUPS)[None, :] * spread[:, None] + mean[:before].mean(axis=0)[:, None]
     counts = counts_of(mean + shift * spread, edges, rows, rng)
-    # The last two windows before the month are live as well, so that the first look has windows to look back on.
-    reference, live = counts[:before], counts[before - 2 * window :]
+    # What came just before the month is live as well, so that the first look has windows to look back on.
+    reference, live = counts[:before], counts[before - SCALES[-1] * window + 1 :]
     then = reference.sum(axis=0).astype(float)
     whole = reference[: before // window * window].reshape(-1, window, FEATURES, GROUPS).sum(axis=1)
-    chosen = whole[np.linspace(0, len(whole) - 1, min(MOST, len(whole))).astype(int)]
-    variations = [variation_of(chosen[:, f].tolist()) for f in range(FEATURES)]
+    # As a reference is cut: all windows while they are few, else runs of neighbours spread over the time.
+    starts = range(0, len(whole) - RUN + 1, max(RUN, len(whole) // (MOST // RUN))) if len(whole) > MOST else [0]
+    run = RUN if len(whole) > MOST else len(whole)
+    chosen = np.concatenate([whole[start : start + run] for start in starts])
+    each = [variations_of(Series(groups=DECILES, counts=chosen[:, f], run=run)) for f in range(FEATURES)]
+    variations = {scale: [v[scale] for v in each] for scale in SCALES}
     spec = Drift.model_validate({})
     risk = risk_of_a_look(Monitor.model_validate({"schedule": "hourly"}))
-    seen = [Measured.of(then, table.astype(float), variations) for table in rolling(live, window)]
+    # Looks are as many windows after the first hour as are judged together.
+    first = (SCALES[-1] - 1) * window
+    seen = [Measured.of(then, table.astype(float), variations[1]) for table in rolling(live, window)]
     alarms, naive = [], 0
-    for i in range(window, len(seen)):
-        decided = decide(seen[i], [seen[i - window]], spec, risk)
+    for i in range(first, len(seen)):
+        windows = seen[i - first : i + 1 : window][::-1]
+        decided = decide(windows[0], windows[1:], spec, risk, add_up(windows, then, variations))
         alarms.append(Decision.DRIFTED in decided.codes)
     shares = then / then.sum(axis=1, keepdims=True)
     for hour in counts[before:]:
@@ -129,8 +138,8 @@ def month(world: World, rows: int, window: int, seed: int, *, psi: float = 0.0) 
     # Alarms less than a day apart are one: they end up in the same pull request.
     when = np.flatnonzero(flags)
     starts = int(np.count_nonzero(np.diff(when) > HOURS) + 1) if when.size else 0
-    first = int(np.argmax(flags)) - window + 1 if flags.any() else None
-    return Seen(looks=int(flags.sum()), episodes=starts, naive=naive / LIVE_DAYS, delay=first)
+    delay = int(np.argmax(flags)) + 1 if flags.any() else None
+    return Seen(looks=int(flags.sum()), episodes=starts, naive=naive / LIVE_DAYS, delay=delay)
 
 
 def main() -> None:
@@ -157,7 +166,7 @@ def main() -> None:
         hours = [s.delay for s in found if s.delay is not None]
         median = f"{np.median(hours):.0f} h" if hours else "never"
         print(
-            f"  {world.name:<12}   24 h   {within:>6.1%}   seen after {median} (median), {24 * given.rows:,} rows a window"
+            f"  {world.name:<12}   24 h   {within:>6.1%}   after {median} (median), {24 * given.rows:,} rows a window"
         )
     print(f"  ({time.perf_counter() - start:.0f} s)")
 

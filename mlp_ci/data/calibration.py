@@ -8,7 +8,7 @@ manner of Rao and Scott's (1981, 1984) correction of chi-square tests for cluste
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,14 +28,32 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 30
 # A variance estimated from fewer windows is not known well enough to be taken off or added.
 FEWEST_WINDOWS = 4
+# How many windows are judged together: one alone, and longer stretches for changes that are small but stay.
+SCALES = (1, 2, 4, 8)
+# From fewer stretches of a length their variation is carried over from the half of that length.
+FEWEST_STRETCHES = 8
 
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One column in the windows of the reference: ``counts[w][g]`` rows of window w lie in group g."""
+    """One column in the windows of the reference: ``counts[w][g]`` rows of window w lie in group g.
+
+    ``run`` windows follow each other without a gap, then the next run begins.
+    """
 
     groups: Groups
     counts: tuple[tuple[int, ...], ...]
+    run: int = 1
+
+    def together(self, windows: int) -> list[tuple[int, ...]]:
+        """The counts of so many neighbouring windows added up."""
+        table = np.asarray(self.counts, dtype=int).reshape(-1, self.groups.size)
+        found = []
+        for start in range(0, len(table), self.run):
+            run = table[start : start + self.run]
+            whole = run[: len(run) // windows * windows].reshape(-1, windows, self.groups.size).sum(axis=1)
+            found += [tuple(int(n) for n in row) for row in whole]
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +66,7 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; :meth:`from_json` reads them back."""
         columns = {
-            name: {"groups": series.groups.to_json(), "counts": [list(row) for row in series.counts]}
+            name: {"groups": series.groups.to_json(), "run": series.run, "counts": [list(c) for c in series.counts]}
             for name, series in self.columns.items()
         }
         return {"seconds": self.seconds, "columns": columns}
@@ -63,7 +81,7 @@ class Calibration:
             if any(len(row) != groups.size for row in counts):
                 msg = f"the windows of {name} do not have its groups"
                 raise ValueError(msg)
-            columns[str(name)] = Series(groups=groups, counts=counts)
+            columns[str(name)] = Series(groups=groups, counts=counts, run=max(1, natural(series["run"])))
         seconds = None if value["seconds"] is None else finite_number(value["seconds"])
         if seconds is not None and seconds <= 0:
             msg = "windows have a length"
@@ -119,6 +137,40 @@ def variation_of(counts: Sequence[Sequence[int]]) -> Variation:
         observed=observed,
         freedom=effective * observed**2 / max(whole, observed**2 / groups),
     )
+
+
+def variations_of(series: Series) -> dict[int, Variation]:
+    """The variation of one column between stretches of so many windows.
+
+    Two halves of a stretch that have nothing to do with each other halve the variation; halves that are alike, by
+    the correlation ρ of neighbours, leave (1 + ρ) / 2 of it. That is how it is carried over to lengths of which the
+    reference has too few. Windows that stand alone say nothing about neighbours, and ρ counts as 1.
+    """
+    found: dict[int, Variation] = {}
+    likeness = 1.0
+    for windows in SCALES:
+        counts = series.together(windows)
+        if windows == 1 or len(counts) >= FEWEST_STRETCHES:
+            found[windows] = variation_of(counts)
+            likeness = _likeness(counts) if series.run > windows else 1.0
+            continue
+        half, share = found[windows // 2], (1 + likeness) / 2
+        found[windows] = replace(
+            half, between=half.between * share, squared=half.squared * share**2, observed=half.observed * share
+        )
+    return found
+
+
+def _likeness(counts: Sequence[Sequence[int]]) -> float:
+    """The correlation of neighbouring windows, beyond what their size explains; 0…1."""
+    table = np.asarray([row for row in counts if sum(row) >= FEWEST_ROWS], dtype=float)
+    if len(table) < FEWEST_WINDOWS:
+        return 1.0
+    z, own = _residuals(table)
+    between = float(np.mean(np.sum(z**2, axis=1) - own))
+    if between <= 0:
+        return 0.0
+    return min(1.0, max(0.0, float(np.mean(np.sum(z[1:] * z[:-1], axis=1))) / between))
 
 
 def _residuals(table: Array) -> tuple[Array, Array]:

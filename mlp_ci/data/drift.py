@@ -8,19 +8,17 @@ the windows before showed it as well. docs/explanation/drift.md says why.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlp_ci.data.calibration import Nulls, Variation, nulls_of, variation_of
+from mlp_ci.data.calibration import SCALES, Variation, variations_of
+from mlp_ci.data.decision import Decided, Decision, Measured, add_up, decide
 from mlp_ci.data.groups import Groups, groups_of
 from mlp_ci.data.statistics import (
     Distances,
-    benjamini_hochberg,
     distances,
     show_p,
-    stability_indices,
 )
 
 if TYPE_CHECKING:
@@ -34,19 +32,6 @@ if TYPE_CHECKING:
     from mlp_ci.spec.model import Drift
 
     Array = NDArray[np.float64]
-
-# What an earlier window must show to confirm a later one: its own nominal evidence. The guarantee on false alarms
-# does not rest on it; it keeps a passing blip from being called a change.
-CONFIRMING = 0.05
-
-
-class Decision(StrEnum):
-    """What is said about one column."""
-
-    DRIFTED = "drifted"
-    SUSPECTED = "suspected"
-    STABLE = "stable"
-    INSUFFICIENT = "insufficient"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +50,12 @@ class Sample:
 class ColumnDrift:
     """Everything that led to the decision about one column, in all rows or in one ``segment``.
 
-    ``p_value`` is the chance of a PSI at least this large where nothing drifted, ``p_adjusted`` after correcting for
-    the number of columns. ``usual`` is the mean PSI where nothing drifted, ``limit`` the PSI from which this column
-    alone would count as changed (the larger of the floor and what the test needs after the correction), ``windows`` on
-    how many windows of the reference they rest. ``before`` are the PSI of the windows before, the newest first.
+    The decision rests on the last ``scale`` windows together, whose PSI is ``pooled``; one is this window alone.
+    ``p_value`` is the chance of a PSI at least that large where nothing drifted, ``p_adjusted`` after correcting for
+    the number of columns and of scales. ``usual`` is the mean PSI where nothing drifted, ``limit`` the PSI from which
+    this column alone would count as changed (the larger of the floor and what the test needs after the correction),
+    ``windows`` on how many windows of the reference they rest. ``before`` are the PSI of the windows before, the newest
+    first.
     ``importance`` is the share of the model's behaviour that rests on the column, None where unknown.
     """
 
@@ -77,6 +64,8 @@ class ColumnDrift:
     kind: str
     decision: Decision
     psi: float
+    scale: int
+    pooled: float
     p_value: float
     p_adjusted: float
     usual: float
@@ -105,58 +94,6 @@ class ColumnDrift:
 Place = tuple[str, str]  # segment ("" for all rows) and column
 
 
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One window, before the decision: one entry a place in every array."""
-
-    psi: Array
-    nulls: Nulls
-    p_values: Array
-    rows: Array
-
-    @staticmethod
-    def of(then: Array, now: Array, variations: Sequence[Variation], stretch: float = 1.0) -> Measured:
-        """From counts, places × groups on both sides."""
-        psi = stability_indices(then, now)
-        nulls = nulls_of(then, now, variations, stretch)
-        return Measured(psi=psi, nulls=nulls, p_values=nulls.p_values(psi), rows=now.sum(axis=1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decided:
-    """The decisions on one window: one entry a place. ``enough`` is how many places had enough rows."""
-
-    codes: list[Decision]
-    adjusted: Array
-    enough: int
-
-
-def decide(now: Measured, earlier: Sequence[Measured], spec: Drift, risk: float) -> Decided:
-    """The decision on every place of a window. ``earlier`` are the windows before, the newest first.
-
-    Significant: p after Benjamini and Hochberg over all places with enough rows at most ``risk``. Where nothing has
-    drifted, that alone bounds the chance of any alarm in this window by ``risk``. Large: PSI at least ``spec.psi``.
-    Lasting: each of the ``spec.persistence - 1`` windows before with enough rows was as large, at nominal evidence.
-    """
-    enough = now.rows >= spec.min_rows
-    adjusted = np.ones_like(now.psi)
-    adjusted[enough] = benjamini_hochberg(now.p_values[enough].tolist())
-    changed = enough & (adjusted <= risk) & (now.psi >= spec.psi)
-    needed = spec.persistence - 1
-    confirmed, denied = np.zeros(now.psi.shape, dtype=int), np.zeros(now.psi.shape, dtype=bool)
-    for window in earlier:
-        asked = (window.rows >= spec.min_rows) & (confirmed < needed) & ~denied
-        shows = (window.psi >= spec.psi) & (window.p_values <= CONFIRMING)
-        confirmed += asked & shows
-        denied |= asked & ~shows
-    lasting = (confirmed >= needed) & ~denied
-    codes = np.full(now.psi.shape, Decision.INSUFFICIENT, dtype=object)
-    codes[enough] = Decision.STABLE
-    codes[changed] = Decision.SUSPECTED
-    codes[changed & lasting] = Decision.DRIFTED
-    return Decided(codes=codes.tolist(), adjusted=adjusted, enough=int(enough.sum()))
-
-
 class Yardstick:
     """The reference prepared for many comparisons: places, counts and variation of each."""
 
@@ -165,20 +102,25 @@ class Yardstick:
         known = reference.calibration.columns if reference.calibration else {}
         self.seconds = reference.calibration.seconds if reference.calibration else None
         self.groups: dict[str, Groups] = {}
-        variations: dict[str, Variation] = {}
+        scaled: dict[str, dict[int, Variation]] = {}
         for name, column in reference.profile.columns.items():
             self.groups[name] = known[name].groups if name in known else groups_of(column)
-            variations[name] = variation_of(known[name].counts) if name in known else Variation()
+            scaled[name] = variations_of(known[name]) if name in known else dict.fromkeys(SCALES, Variation())
         self.places: list[Place] = [("", name) for name in reference.profile.columns]
         self.places += [(s, name) for s, part in reference.segments.items() for name in part.columns]
-        self.variations = [variations[name] for _, name in self.places]
+        self.variations = {scale: [scaled[name][scale] for _, name in self.places] for scale in SCALES}
         self.then = self._table([self._column(reference, place) for place in self.places])
 
     def measure(self, sample: Sample) -> Measured:
         """PSI of every place in a window, and its distribution where nothing drifted."""
         stretch = max(1.0, self.seconds / sample.seconds) if self.seconds and sample.seconds else 1.0
         now = self._table([self._column(sample, place) for place in self.places])
-        return Measured.of(self.then, now, self.variations, stretch)
+        return Measured.of(self.then, now, self.variations[1], stretch)
+
+    def together(self, windows: Sequence[Measured], seconds: float | None = None) -> dict[int, Measured]:
+        """The newest windows added up (:func:`add_up`); ``seconds`` is how long each is. The newest come first."""
+        stretch = max(1.0, self.seconds / seconds) if self.seconds and seconds else 1.0
+        return add_up(windows, self.then, self.variations, stretch)
 
     def counts(self, place: Place, sample: Sample | Reference) -> list[int]:
         """Rows of a place in each of its groups."""
@@ -201,7 +143,9 @@ class Yardstick:
     def told(self, sample: Sample, windows: Sequence[Measured], decided: Decided, told: Told) -> list[ColumnDrift]:
         """The decisions with everything that led to them; places that the window lacks are left out."""
         now, *past = windows
-        limits = np.maximum(told.spec.psi, now.nulls.quantiles(told.risk / max(1, decided.enough)))
+        scales = {1: now, **told.together}
+        each = told.risk / max(1, decided.enough) / len(scales)
+        limits = {scale: np.maximum(told.spec.psi, m.nulls.quantiles(each)) for scale, m in scales.items()}
         found = []
         for i, place in enumerate(self.places):
             then_column, now_column = self._column(self.reference, place), self._column(sample, place)
@@ -209,17 +153,20 @@ class Yardstick:
                 continue
             rows_then, rows_now = int(self.then[i].sum()), int(now.rows[i])
             before = tuple(float(w.psi[i]) for w in past if w.rows[i] >= told.spec.min_rows)
+            scale = decided.scale[i]
             drift = ColumnDrift(
                 column=place[1],
                 segment=place[0],
                 kind=then_column.kind,
                 decision=decided.codes[i],
                 psi=float(now.psi[i]),
-                p_value=float(now.p_values[i]),
+                scale=scale,
+                pooled=float(scales[scale].psi[i]),
+                p_value=float(scales[scale].p_values[i]),
                 p_adjusted=float(decided.adjusted[i]),
-                usual=float(now.nulls.mean[i]),
-                limit=float(limits[i]),
-                windows=self.variations[i].windows,
+                usual=float(scales[scale].nulls.mean[i]),
+                limit=float(limits[scale][i]),
+                windows=self.variations[1][i].windows,
                 before=before,
                 distances=distances(
                     then_column, now_column, (self.counts(place, self.reference), self.counts(place, sample))
@@ -241,6 +188,7 @@ class Told:
 
     spec: Drift
     risk: float
+    together: Mapping[int, Measured] = field(default_factory=dict)
 
 
 def compare(
@@ -253,8 +201,9 @@ def compare(
     """
     yardstick = Yardstick(reference)
     windows = [yardstick.measure(sample) for sample in (now, *earlier)]
-    decided = decide(windows[0], windows[1:], spec, risk)
-    return ordered(yardstick.told(now, windows, decided, Told(spec=spec, risk=risk)))
+    together = yardstick.together(windows, now.seconds)
+    decided = decide(windows[0], windows[1:], spec, risk, together)
+    return ordered(yardstick.told(now, windows, decided, Told(spec=spec, risk=risk, together=together)))
 
 
 def ordered(drifts: Sequence[ColumnDrift]) -> list[ColumnDrift]:
@@ -264,16 +213,18 @@ def ordered(drifts: Sequence[ColumnDrift]) -> list[ColumnDrift]:
 
 
 def _reason(d: ColumnDrift, spec: Drift) -> str:
-    large = f"PSI {d.psi:.3f} where {d.usual:.3f} is usual, p {show_p(d.p_adjusted)}"
+    over = f" over {d.scale} windows" if d.scale > 1 else ""
+    found = f"PSI {d.pooled:.3f}{over} where {d.usual:.3f} is usual"
     match d.decision:
         case Decision.INSUFFICIENT:
             return f"{d.rows_now:,} rows, {spec.min_rows:,} are needed to decide"
         case Decision.DRIFTED:
-            return large + (f", for {spec.persistence} windows in a row" if spec.persistence > 1 else "")
+            lasting = f", for {spec.persistence} windows in a row" if spec.persistence > 1 and d.scale == 1 else ""
+            return f"{found}, p {show_p(d.p_adjusted)}{lasting}"
         case Decision.SUSPECTED if len(d.before) < spec.persistence - 1:
-            return f"{large}; no earlier window with enough rows confirms it yet"
+            return f"{found}, p {show_p(d.p_adjusted)}; no earlier window with enough rows confirms it yet"
         case Decision.SUSPECTED:
-            return f"{large}; the window before did not show it"
+            return f"{found}, p {show_p(d.p_adjusted)}; the window before did not show it"
         case _ if d.psi < spec.psi:
             return f"small: PSI {d.psi:.3f} is below {spec.psi:g}"
-    return f"no more than usual: PSI {d.psi:.3f} where {d.usual:.3f} is usual"
+    return f"no more than usual: {found}"

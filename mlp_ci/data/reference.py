@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.calibration import Calibration, Series
 from mlp_ci.data.duck import open_file
-from mlp_ci.data.duck_sql import literal, quoted
+from mlp_ci.data.duck_load import load
+from mlp_ci.data.duck_sql import ROW, literal, quoted
 from mlp_ci.data.groups import groups_of
 from mlp_ci.data.null_windows import cut, window_counts
 from mlp_ci.data.outcomes import Outcomes
@@ -16,6 +17,7 @@ from mlp_ci.data.plan import types_wanted
 from mlp_ci.data.profile import PREDICTION, Profile, require_format
 from mlp_ci.data.profiling import profile_file, profile_rows
 from mlp_ci.data.shapes import CategoryProfile, finite_number
+from mlp_ci.data.sources import Source
 from mlp_ci.errors import InputError
 
 if TYPE_CHECKING:
@@ -91,8 +93,8 @@ class Reference:
         if not windows:
             return replace(self, profile=profile)
         known = self.calibration or Calibration(seconds=None, columns={})
-        series = Series(groups=groups_of(column), counts=tuple(tuple(row) for row in windows))
-        calibration = Calibration(seconds=known.seconds, columns={**known.columns, PREDICTION: series})
+        series = Series(groups=groups_of(column), counts=tuple(tuple(row) for row in windows), run=len(windows))
+        calibration = replace(known, columns={**known.columns, PREDICTION: series})
         return replace(self, profile=profile, calibration=calibration)
 
 
@@ -109,20 +111,13 @@ def reference_of(files: Sequence[Path], data: Data, window: timedelta, segments:
     assert whole is not None
     groups = {name: groups_of(column) for name, column in whole.columns.items()}
     chosen = _segment_values(whole, segments)
-    parts: dict[str, Profile] = {}
-    counts: dict[str, list[tuple[int, ...]]] = {name: [] for name in groups}
-    seconds: list[float] = []
-    for file in files:
-        with open_file(file, file.name, types_wanted(data)) as opened:
-            windows = cut(opened.connection, data.time, window)
-            seconds += [windows.seconds] if windows.seconds is not None else []
-            for name, rows in window_counts(opened.connection, windows, groups).items():
-                counts[name] += rows
-            for name, found in segment_profiles(opened.connection, "data", chosen, whole).items():
-                parts[name] = parts[name].merge(found) if name in parts else found
-    series = {name: Series(groups=groups[name], counts=tuple(rows)) for name, rows in counts.items()}
-    # The longest: live windows no longer than the shortest would otherwise count as if all windows were that short.
-    calibration = Calibration(seconds=max(seconds, default=None), columns=series)
+    with open_file(files[0], files[0].name, types_wanted(data)) as opened:
+        source = _together(opened.connection, files[1:], data, list(whole.columns))
+        windows = cut(opened.connection, source, data.time, window)
+        counts = window_counts(opened.connection, source, windows, groups)
+        parts = segment_profiles(opened.connection, source, chosen, whole)
+    series = {name: Series(groups=groups[name], counts=tuple(c), run=windows.run) for name, c in counts.items()}
+    calibration = Calibration(seconds=windows.seconds, columns=series)
     return Reference(profile=whole, segments=parts, calibration=calibration)
 
 
@@ -132,6 +127,18 @@ def _require_known(profile: Profile, segments: Mapping[str, Any]) -> None:
         if unknown := part["columns"].keys() - profile.columns.keys():
             msg = f"the segment {name[:60]} has columns of its own: {', '.join(sorted(unknown))[:60]}"
             raise ValueError(msg)
+
+
+def _together(connection: Any, more: Sequence[Path], data: Data, columns: Sequence[str]) -> str:
+    """A view of the rows of ``data`` and of more files below each other: a window has the rows of all of them."""
+    wanted = ", ".join(quoted(name) for name in [*columns, *([data.time] if data.time else [])])
+    parts = [f"SELECT {wanted}, {quoted(ROW)} FROM data"]
+    for i, file in enumerate(more):
+        load(connection, Source.parse(file, types=types_wanted(data)), f"more {i}")
+        rows = " + ".join(f"(SELECT count(*) FROM {quoted(n)})" for n in ["data", *(f"more {k}" for k in range(i))])
+        parts.append(f"SELECT {wanted}, {quoted(ROW)} + {rows} AS {quoted(ROW)} FROM {quoted(f'more {i}')}")
+    connection.execute(f"CREATE TEMP VIEW every_row AS {' UNION ALL BY NAME '.join(parts)}")
+    return "every_row"
 
 
 def segment_profiles(connection: Any, source: str, segments: Iterable[str], like: Profile) -> dict[str, Profile]:

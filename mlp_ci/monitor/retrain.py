@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import clock, git
-from mlp_ci.data.drift import Decision
+from mlp_ci.data.decision import Decision
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.github import PullRequest, connect, platform_of
+from mlp_ci.monitor.comment import BRANCH, columns_of, short_table, window_of
 from mlp_ci.monitor.refresh import bring_up_to_date
-from mlp_ci.monitor.verdict import ALARM
+from mlp_ci.monitor.verdict import ALARM, unique
 from mlp_ci.monitor.watch import live_version
 from mlp_ci.report import Report, Table, markdown_cell, markdown_table
 from mlp_ci.spec import PROMOTION_FILE, load_model
 from mlp_ci.train.environment import alone
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlp_ci.context import Context
     from mlp_ci.github import Hub
     from mlp_ci.spec import ModelSpec
     from mlp_ci.tracking import Tracking, VersionFact
 
-BRANCH = "mlp-ci/retrain"
 LABEL = "retraining"
 NOTE = "retrain.json"
+# A body with more is not read, and the report has all of them.
+MOST_COLUMNS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,8 @@ class Alarm:
 
     @property
     def names(self) -> list[str]:
-        """The columns that drifted."""
-        return [str(c.get("column")) for c in self.columns]
+        """The columns that drifted, in all rows or in a segment."""
+        return unique([str(c.get("column")) for c in self.columns])
 
 
 def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
@@ -105,23 +108,15 @@ def alarm_of(ctx: Context, tracking: Tracking, model: ModelSpec, stage: str) -> 
     if not tracking.has_artifact(version.run_id, look):
         return Alarm(version=version)
     facts = tracking.read_json(version.run_id, look)
-    found = facts.get("columns")
-    columns = [c for c in (found if isinstance(found, list) else []) if isinstance(c, Mapping)]
     report, page = str(facts.get("report") or ""), tracking.run_page(version.run_id)
     return Alarm(
         version=version,
         raised=facts.get("verdict") == ALARM,
-        window=_window(facts.get("window")),
-        columns=tuple(c for c in columns if c.get("decision") == Decision.DRIFTED),
+        window=window_of(facts.get("window")),
+        columns=tuple(columns_of(facts, Decision.DRIFTED)),
         report=f"{page}/artifacts/{report}" if report and "://" in page else "",
         facts=facts,
     )
-
-
-def _window(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return f"{str(value.get('since', ''))[:16]} to {str(value.get('until', ''))[:16]}"
-    return str(value or "")
 
 
 def _require_reason(tracking: Tracking, model: ModelSpec, stage: str, alarm: Alarm | None) -> None:
@@ -308,24 +303,5 @@ _NEXT = (
 
 def _drift_table(alarm: Alarm) -> Table:
     """The columns that drifted; numbers as the monitor wrote them."""
-    rows = tuple(
-        (
-            str(c.get("column")),
-            _number(c.get("psi")),
-            f"{c.get('test')} {_number(c.get('statistic')) or 0:.3f}",
-            f"{_number(c.get('nulls_then')) or 0:.1%} → {_number(c.get('nulls_now')) or 0:.1%}",
-            _number(c.get("rows_then")),
-            _number(c.get("rows_now")),
-            str(c.get("reason") or ""),
-        )
-        for c in alarm.columns
-    )
-    decision = alarm.facts.get("decision")
-    limit = decision.get("psi") if isinstance(decision, Mapping) else None
-    psi = f"PSI (limit {limit})" if limit is not None else "PSI"
-    head = ("column", psi, "distance", "nulls then → now", "rows in training", "rows in the window", "reason")
-    return Table(title="What drifted", columns=head, rows=rows)
-
-
-def _number(value: Any) -> int | float | None:
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    more = f", the first {MOST_COLUMNS} of {len(alarm.columns)}" if len(alarm.columns) > MOST_COLUMNS else ""
+    return short_table(alarm.columns[:MOST_COLUMNS], f"What drifted{more}")

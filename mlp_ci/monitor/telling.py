@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlp_ci.data.drift import ColumnDrift, Decision
+from mlp_ci.data.decision import Decision
+from mlp_ci.data.drift import ColumnDrift
 from mlp_ci.data.statistics import show_p
 from mlp_ci.errors import GateError
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Verdict, names_of, unique

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mlp_ci.data.drift import Decided, Decision, Measured, Sample, Yardstick, decide
+from mlp_ci.data.calibration import SCALES
+from mlp_ci.data.decision import Decided, Decision, Measured, decide
+from mlp_ci.data.drift import Sample, Yardstick
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Past
 from mlp_ci.monitor.windows import Span, first_hour
 
@@ -25,8 +27,8 @@ def spans_back(log: Log, span: Span, persistence: int) -> list[Span]:
     """The span and those before it, the newest first: as long as it, whole hours, back to the log's first hour."""
     first = first_hour(log.folder, log.model, log.stage)
     length = max(HOUR, timedelta(hours=-(-(span.until - span.since) // HOUR)))
-    # Twice as many as confirm a drift: windows with too few rows do not count.
-    most = max(2 * persistence, min(MOST_WINDOWS, LONGEST // length))
+    # Twice as many as confirm a drift, since windows with too few rows do not count; and all that are judged together.
+    most = max(2 * persistence, SCALES[-1], min(MOST_WINDOWS, LONGEST // length))
     spans, end = [span], span.since.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
     while len(spans) < most and first is not None and end > first:
         spans.append(Span(since=end - length, until=end))
@@ -46,7 +48,8 @@ def timeline_of(
     """Every window judged as if one had looked at its end; oldest first."""
     found = []
     for i, look in enumerate(looks):
-        decided = decide(measured[i], measured[i + 1 :], spec, risk)
+        together = yardstick.together(measured[i:], (look.span.until - look.span.since).total_seconds())
+        decided = decide(measured[i], measured[i + 1 :], spec, risk, together)
         found.append(_past(yardstick, look, measured[i], decided))
     return found[::-1]
 

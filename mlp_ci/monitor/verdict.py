@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.data.drift import ColumnDrift, Decision
+from mlp_ci.data.decision import Decision
+from mlp_ci.data.drift import ColumnDrift
 from mlp_ci.data.profile import PREDICTION
 
 if TYPE_CHECKING:

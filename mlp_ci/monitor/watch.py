@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import clock
-from mlp_ci.data.drift import Told, Yardstick, decide, ordered
+from mlp_ci.data.decision import decide
+from mlp_ci.data.drift import Told, Yardstick, ordered
 from mlp_ci.data.profile import PREDICTION
 from mlp_ci.data.reference import Reference
 from mlp_ci.data.shapes import NumberProfile
 from mlp_ci.errors import InputError, NothingToDo
+from mlp_ci.monitor.comment import tell_pull
 from mlp_ci.monitor.look import Log, look_at
 from mlp_ci.monitor.packing import pack
 from mlp_ci.monitor.performance import Answers, estimate_performance, performance_by_window
@@ -86,7 +88,13 @@ def monitor(context: Context, window: Window, report_file: Path | None, *, fail_
     _write_page(verdict, page)
     _remember(tracking, verdict, page, facts.looked_until)
     pack(context.prediction_log, spec.name, window.stage, span, now)
-    return report_of(verdict, page, _kept_at(tracking.run_page(version.run_id), verdict), fail_on_drift=fail_on_drift)
+    kept_at = _kept_at(tracking.run_page(version.run_id), verdict)
+    report = report_of(verdict, page, kept_at, fail_on_drift=fail_on_drift)
+    # A person who tries out a window, or looks back, changes nothing that others read.
+    if context.in_job and _is_newest(verdict, facts.looked_until):
+        told = tell_pull(context, verdict.as_dict(), kept_at)
+        report.findings += [told] if told else []
+    return report
 
 
 def live_version(context: Context, tracking: Tracking, model: str, stage: str) -> int:
@@ -120,7 +128,9 @@ def judge(spec: ModelSpec, version: VersionFact, facts: Facts, span: Span, stage
     samples = [sample_of(look) for look in looks]
     measured = [yardstick.measure(sample) for sample in samples]
     risk = risk_of_a_look(spec.monitor)
-    decided = decide(measured[0], measured[1:], drift, risk)
+    together = yardstick.together(measured, samples[0].seconds)
+    decided = decide(measured[0], measured[1:], drift, risk, together)
+    Told(spec=drift, risk=risk, together=together)
     past = timeline_of(yardstick, looks, measured, drift, risk)
     return Verdict(
         model=spec.name,
@@ -130,7 +140,9 @@ def judge(spec: ModelSpec, version: VersionFact, facts: Facts, span: Span, stage
         created=facts.now,
         look=looks[0],
         reference=facts.reference,
-        drifts=tuple(ordered(yardstick.told(samples[0], measured, decided, Told(spec=drift, risk=risk)))),
+        drifts=tuple(
+            ordered(yardstick.told(samples[0], measured, decided, Told(spec=drift, risk=risk, together=together)))
+        ),
         risk=risk,
         spec=spec,
         timeline=tuple(replace(p, missed=p.span is not span and missed(p, facts.looked_until)) for p in past),
@@ -194,11 +206,15 @@ def _remember(tracking: Tracking, verdict: Verdict, page: Path, looked_until: da
         copy = Path(folder) / f"{name}.html"
         copy.write_bytes(page.read_bytes())
         tracking.log_file(run_id, copy, FOLDER)
-        if looked_until is None or looked_until <= verdict.span.until:
+        if _is_newest(verdict, looked_until):
             file = Path(folder) / _latest(verdict.stage)
             value = {**verdict.as_dict(), "report": f"{FOLDER}/{name}.html"}
             file.write_text(json.dumps(value, indent=2), encoding="utf-8")
             tracking.log_file(run_id, file, FOLDER)
+
+
+def _is_newest(verdict: Verdict, looked_until: datetime | None) -> bool:
+    return looked_until is None or looked_until <= verdict.span.until
 
 
 def _looked_until(tracking: Tracking, version: VersionFact, stage: str) -> datetime | None:
