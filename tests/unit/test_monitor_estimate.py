@@ -67,7 +67,7 @@ def counted(outcomes: Outcomes, said: Array) -> list[int]:
 def runs(concept: bool, metric: str) -> list[tuple[Estimate, float]]:
     """Held-out sets and shifted windows: the estimate, and what labels of that window say."""
     found = []
-    for seed in range(50 if metric == "roc_auc" else 20):
+    for seed in range(50 if metric == "roc_auc" and not concept else 20):
         outcomes, target, said = held_out(seed)
         then, now = population(1000 + seed, shifted=True, concept=concept)
         found.append(
@@ -114,11 +114,11 @@ def test_when_the_meaning_of_the_inputs_changes_the_estimate_is_wrong() -> None:
 
 def test_nothing_changed_is_seldom_called_lower() -> None:
     lower = 0
-    for seed in range(100):
+    for seed in range(60):
         outcomes, target, said = held_out(seed)
         window = counted(outcomes, population(5000 + seed)[1])
         lower += estimate("roc_auc", outcomes, window, MEASURED["roc_auc"](target, said)).outcome == "lower"
-    assert lower <= 8
+    assert lower <= 5
 
 
 def test_a_change_smaller_than_what_matters_is_the_same() -> None:
