@@ -72,17 +72,23 @@ class Membership:
 
 @dataclass(frozen=True, kw_only=True)
 class Repeats:
-    """Rows that repeat an earlier row in some columns; ``examples`` are (first row, values, how often)."""
+    """Rows that repeat an earlier row in some columns; ``examples`` are (first row, values, how often).
+
+    The most frequent first. The first row is None where rows have no order.
+    """
 
     rows: int
-    examples: tuple[tuple[int, tuple[str, ...], int], ...]
+    examples: tuple[tuple[int | None, tuple[str, ...], int], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One wrong row: its number from 1 (the header is not counted), its key, and the value."""
+    """One wrong row: its number from 1 (the header is not counted), its key, and the value.
 
-    row: int
+    The number is None where rows have no order, as in a warehouse's table.
+    """
+
+    row: int | None
     key: tuple[str, ...]
     value: str | None
 
@@ -134,7 +140,10 @@ class Engine(Protocol):
         ...
 
     def backwards(self, time: ColumnPlan) -> Found:
-        """Rows whose time is before that of the row above; rows without a time are skipped. Examples show the time."""
+        """Rows whose time is before that of the row above; rows without a time are skipped. Examples show the time.
+
+        Raises InputError where rows have no order: the flows do not ask there, and say so.
+        """
         ...
 
     def absent(self, columns: Sequence[str], other: str, other_columns: Sequence[str]) -> Found:

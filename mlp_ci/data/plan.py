@@ -21,7 +21,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 # Which kinds of physical column can hold a declared type. A whole number is a float; a float column can hold whole
 # numbers (pandas writes integers with gaps that way), so each value is looked at.
-_HOLDS: dict[str, tuple[str, ...]] = {
+HOLDS: dict[str, tuple[str, ...]] = {
     "float": ("float", "int"),
     "int": ("int", "float"),
     "string": ("string",),
@@ -74,7 +74,7 @@ class ColumnPlan:
     @property
     def measurable(self) -> bool:
         """Whether the column can hold what is declared, so that values can be compared with bounds."""
-        return self.physical.text or self.physical.kind in _HOLDS[self.declared]
+        return self.physical.text or self.physical.kind in HOLDS[self.declared]
 
 
 @dataclass(frozen=True, kw_only=True)
