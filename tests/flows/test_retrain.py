@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlp_ci.data.drift import ColumnDrift, Decision
+from mlp_ci.data.decision import Decision
+from mlp_ci.data.drift import ColumnDrift
+from mlp_ci.data.statistics import Distances
 from mlp_ci.errors import InputError, NothingToDo
-from mlp_ci.monitor.retrain import BRANCH, retrain
+from mlp_ci.monitor.comment import BRANCH, tell_pull
+from mlp_ci.monitor.retrain import retrain
+from mlp_ci.report import Outcome
 from mlp_ci.tracking import Tracking
 from mlp_ci.train.command import stop_left_over
 from tests.promotion import MODEL_YAML, World, running_world
@@ -46,20 +50,29 @@ with open("params.yaml", "w") as file:
 """
 
 
-def drift(column: str, decision: str, psi: float, reason: str) -> dict[str, Any]:
+def drift(column: str, decision: str, psi: float, segment: str = "") -> dict[str, Any]:
+    """One column as the monitor writes it."""
+    apart = Distances(psi=psi, kl=psi / 2, js=0.1, hellinger=0.2, chi_square=0.0, ks=0.31, ks_p=0.0, wasserstein=2.0)
     found = ColumnDrift(
-        column=column, kind="number", decision=Decision(decision), psi=psi, test="KS", statistic=0.31, p_value=0.0,
-        p_adjusted=0.0, rows_then=3, rows_now=900, nulls_then=0.0, nulls_now=0.02, reason=reason,
+        column=column, segment=segment, kind="number", decision=Decision(decision), psi=psi, scale=1,
+        pooled=psi, p_value=0.0, p_adjusted=0.0, usual=0.012, limit=0.1, windows=12, before=(0.4,), distances=apart, importance=0.25,
+        rows_then=3, rows_now=900, nulls_then=0.0, nulls_now=0.02, reason="calm",
     )  # fmt: skip
-    return asdict(found)
+    return {**asdict(found), "name": found.name}
 
 
 ALARM: dict[str, Any] = {
     "verdict": "alarm",
     "drifted": True,
+    "stage": "production",
+    "created": "2013-08-01T00:05:09+00:00",
     "sentence": "wind_speed drifted in 900 rows",
     "window": {"since": "2013-07-01T00:00:00+00:00", "until": "2013-08-01T00:00:00+00:00"},
-    "columns": [drift("wind_speed", "drifted", 0.48, "calm"), drift("distance", "stable", 0.01, "")],
+    "columns": [
+        drift("wind_speed", "drifted", 0.48),
+        drift("wind_speed", "drifted", 0.5, "origin=JFK"),
+        drift("distance", "stable", 0.01),
+    ],
     "decision": {"psi": 0.2},
     "report": "monitor/production-20130801T000000Z.html",
 }
@@ -154,10 +167,11 @@ def test_an_alarm_becomes_one_pull_request_with_newer_data(repo: Repo) -> None:
     assert pull.head_ref == BRANCH
     assert pull.author == "mlp-ci[bot]"
     assert pull.files == ("data/test.csv.dvc", "data/train.csv.dvc", "params.yaml")
-    assert "raised an alarm on version 1 in production (2013-07-01T00:00 to 2013-08-01T00:00)" in pull.body
-    assert "| wind_speed | 0.48 | KS 0.310 | 0.0% → 2.0% | 3 | 900 | calm |" in pull.body
-    assert "PSI (limit 0.2)" in pull.body
-    assert "| distance | 0.01" not in pull.body
+    assert "raised an alarm on version 1 in production (2013-07-01 00:00 to 2013-08-01 00:00)" in pull.body
+    assert "| column | PSI | usual | limit | importance | missing then → now |" in pull.body
+    assert "| wind_speed | 0.480 | 0.012 | 0.100 | 25% | 0.0% → 2.0% |" in pull.body
+    assert "| wind_speed where origin=JFK | 0.500 |" in pull.body
+    assert "| distance |" not in pull.body
     assert "/artifacts/monitor/production-20130801T000000Z.html)" in pull.body
     assert "| data/train.csv | 3 | 7 |" in pull.body
     assert hub.read_file("params.yaml", pull.head_sha) == b"until: 2013-08\n"
@@ -169,6 +183,49 @@ def test_an_alarm_becomes_one_pull_request_with_newer_data(repo: Repo) -> None:
     assert again.outputs == report.outputs
     assert "up to date" in again.headline
     assert len(hub.pulls_of_branch(BRANCH, "all")) == 1
+
+
+def test_each_look_renews_the_one_comment_on_the_open_pull_request(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    context = replace(repo.ctx, in_job=True)
+    assert tell_pull(context, ALARM, "") is None  # nobody proposed anything yet
+    number = int(repo.retrain().outputs["pull-request"])
+    address = "https://mlflow.acme.test/artifacts/monitor/production.html"
+    told = tell_pull(
+        context, {**ALARM, "columns": [drift(f"x{i} @all", "drifted", 1 / (i + 1)) for i in range(7)]}, address
+    )
+    assert told is not None
+    assert (told.outcome, told.message) == (Outcome.PASS, f"#{number} says what this look found")
+    body = comments(repo, number)[0]
+    assert "✗ wind_speed drifted in 900 rows" in body
+    assert "The first 5 of 7" in body
+    assert "x4" in body
+    assert "x5" not in body
+    assert "@all" not in body
+    assert f"looked at 2013-08-01 00:05 UTC · [report]({address})" in body
+
+    tell_pull(context, {**QUIET, "sentence": "no drift in 800 rows"}, address)
+    (body,) = comments(repo, number)
+    assert "✓ no drift in 800 rows" in body
+    assert "wind_speed" not in body
+
+
+def test_a_token_that_may_not_comment_costs_the_look_nothing(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    number = int(repo.retrain().outputs["pull-request"])
+    reader = replace(repo.ctx, github=repo.world.place("dave"))
+    repo.world.faults.fail("POST /api/v3/repos", 403)
+    told = tell_pull(reader, ALARM, "")
+    assert told is not None
+    assert told.outcome is Outcome.INCONCLUSIVE
+    assert "was not told of this look" in told.message
+    assert comments(repo, number) == []
+
+
+def comments(repo: Repo, number: int) -> list[str]:
+    hub = repo.world.hub()
+    path = f"/repos/acme/{repo.world.repo.name}/issues/{number}/comments"
+    return [str(c["body"]) for c in hub.wire.pages(path, "read the comments")]
 
 
 def test_the_team_sees_no_secret_of_the_job(
