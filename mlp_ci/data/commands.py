@@ -98,3 +98,32 @@ def diff(
         return run_diff(load_context(path), Asked(a=a, b=b, base=base, key=columns, comment=comment))
 
     return _run("diff", output_format, output, flow)
+
+
+@app.command()
+def check(
+    source: Annotated[
+        str, typer.Argument(help="A file, folder, glob or address, or table:schema.name.", show_default=False)
+    ],
+    engine: Annotated[
+        str, typer.Option("--engine", envvar="MLP_CI_ENGINE", help="auto, duckdb, spark, or sql for a warehouse.")
+    ] = "auto",
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+) -> int:
+    """Check any data by the rules of model.yaml, where it is: here, in Spark, or in a warehouse.
+
+    `mlp-ci data check s3://bucket/new.parquet` judges a file before it is tracked. `mlp-ci data check
+    table:sales.flights --engine sql` asks the warehouse at the address in MLP_CI_WAREHOUSE, an SQLAlchemy URL; it is
+    read from the environment only, since it may hold a password.
+    """
+
+    def flow() -> Report:
+        import os
+
+        from mlp_ci.data.flow_check import check as run_check
+
+        return run_check(path.resolve(), source, engine, os.environ.get("MLP_CI_WAREHOUSE") or None)
+
+    return _run("check", output_format, output, flow)

@@ -141,7 +141,7 @@ def test_a_merge_by_machine_says_which_permissions_it_needs() -> None:
 def test_every_command_that_asks_mlflow_gets_its_address(name: str) -> None:
     for _, _, step in steps(name):
         match = OURS.fullmatch(step["uses"])
-        if match and match[1] != "validate":
+        if match and match[1] not in ("validate", "data-diff"):
             assert step["with"]["tracking-uri"] == "${{ vars.MLFLOW_TRACKING_URI }}", match[1]
     assert "variable MLFLOW_TRACKING_URI" in text(name)
 
@@ -201,8 +201,16 @@ def test_training_refuses_the_code_of_forks() -> None:
     for id, job in jobs.items():
         trains = any("/actions/train@" in step["uses"] for step in job["steps"])
         same_repository = "github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
-        assert trains
+        assert trains == (id != "data")
         assert same_repository or job["if"] == "github.event_name == 'push'", id
+
+
+def test_a_job_that_runs_the_code_of_a_pull_request_may_write_nothing() -> None:
+    jobs = template("model-ci")["jobs"]
+    assert jobs["check"]["permissions"] == {"contents": "read"}
+    assert jobs["data"]["permissions"] == {"contents": "read", "pull-requests": "write"}
+    [checkout] = [step for step in jobs["data"]["steps"] if "checkout" in step["uses"]]
+    assert checkout["with"]["fetch-depth"] == 0, "without history there is no version to compare with"
 
 
 def test_the_workflow_on_pull_request_target_checks_nothing_out_and_runs_no_shell() -> None:
@@ -221,7 +229,7 @@ def test_the_loop_goes_through_the_actions_in_order() -> None:
     order = {name: [OURS.fullmatch(step["uses"]) for _, _, step in steps(name)] for name in NAMES}
     names = {name: [match[1] for match in matches if match] for name, matches in order.items()}
     check = ["validate", "train", "evaluate"]
-    assert names["model-ci"] == [*check, *check, "register"]
+    assert names["model-ci"] == ["data-diff", "validate", *check, *check, "register"]
     assert names["monitor"] == ["monitor", "cost", "retrain"]
     assert (names["promotion"], names["deploy"], names["rollback"]) == (["approvals"], ["deploy"], ["rollback"])
 
