@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def load(connection: Any, source: Source, name: str) -> View:
     except (duckdb.Error, UnicodeError) as error:
         raise unreadable(error, source) from error
     text = source.format == "csv"
-    columns = tuple(_columns(described, text))
+    columns = tuple(_columns(described, source))
     view = View(name=name, source=source, text=text, columns=columns, rows=rows, number=number)
     everything = view.part([c.name for c in columns], number=True)
     connection.execute(f"CREATE TEMP VIEW {quoted(name)} AS SELECT * FROM {everything}")
@@ -120,16 +121,26 @@ def describe(connection: Any, source: Source) -> tuple[PhysicalColumn, ...]:
     return tuple(PhysicalColumn(name=name, kind="string", shown="text", text=True) for name in names)
 
 
-def _columns(described: Sequence[Sequence[Any]], text: bool) -> list[PhysicalColumn]:
+def _columns(described: Sequence[Sequence[Any]], source: Source) -> list[PhysicalColumn]:
     types = {str(name): str(kind) for name, kind, *_ in described}
-    for ours in ("file_row_number", ROW):
-        types.pop(ours, None)
+    types.pop({"parquet": "file_row_number", "arrow": ROW}.get(source.format, ""), None)  # we asked for it
+    _none_like_ours(types, source)
+    if source.format == "csv":
+        kinds = source.types
+        return [PhysicalColumn(name=n, kind=kinds.get(n, "string"), shown="text", text=True) for n in types]
     return [
-        PhysicalColumn(name=name, kind=kind_of(shown), shown="text", text=True)
-        if text
-        else PhysicalColumn(name=name, kind=kind_of(shown), shown=shown, nan=shown in ("FLOAT", "DOUBLE"))
+        PhysicalColumn(name=name, kind=kind_of(shown), shown=shown, nan=shown in ("FLOAT", "DOUBLE"))
         for name, shown in types.items()
     ]
+
+
+def _none_like_ours(names: Iterable[str], source: Source) -> None:
+    known = {name.lower() for name in names}
+    raw = {raw_name(name) for name in known} if source.format == "csv" else set()
+    taken = sorted(known & {ROW, *raw})
+    if taken:
+        msg = f"{source.shown_as} has a column named {taken[0]!r}, a name that mlp-ci uses itself"
+        raise InputError(msg, fix="give the column another name")
 
 
 def _load_parquet(connection: Any, source: Source, name: str) -> tuple[str, str]:
@@ -191,6 +202,7 @@ def _load_arrow(connection: Any, source: Source, name: str) -> tuple[str, str]:
     schemas = {str(f.path): {(c.name, str(c.type)) for c in f.physical_schema} for f in opened.get_fragments()}
     if len(source.files) > 1 and schemas.keys() == set(source.files):
         _same_columns(source, schemas)
+    _none_like_ours(opened.schema.names, source)
     registered = f"mlp-ci arrow {name}"
     connection.register(registered, opened)
     # A row number that is not used costs nothing: DuckDB drops it from the plan.
@@ -272,6 +284,8 @@ def unreadable(error: Exception, source: Source) -> MlpError:
         return _not_utf8(shown)
     line = re.search(r"CSV Error on Line: (\d+)", text) or re.search(r"in line (\d+)", text)
     number = int(line[1]) if line else 0
+    if number and source.format == "csv":
+        number = _line_of(source, next((f for f in source.files if f in text), source.files[0]), number)
     reason = first_line(error)
     if "CSV Error" in text:
         rows = [r for r in text.splitlines() if r and not r.startswith(("Original Line", "Invalid Input", "Possible"))]
@@ -283,6 +297,18 @@ def unreadable(error: Exception, source: Source) -> MlpError:
         return OutsideError(what, fix="check the address, the network and the credentials, or write the file again")
     fix = f"mend or write {shown} again, then `dvc add {source.shown_as} && dvc push` and commit"
     return InputError(what, fix=fix, file=shown if number else "", line=number)
+
+
+def _line_of(source: Source, file: str, record: int) -> int:
+    """The line on which a record begins: DuckDB counts records, and a quoted value may hold line breaks."""
+    try:
+        with _open(source, file) as stream:
+            records = csv.reader(stream)
+            for _ in itertools.islice(records, record - 1):
+                pass
+            return records.line_num + 1
+    except (OSError, EOFError, csv.Error, UnicodeError):
+        return record
 
 
 def first_line(error: Exception) -> str:

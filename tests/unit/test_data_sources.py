@@ -40,9 +40,7 @@ def parts(folder: Path, suffix: str, rows: int = 20, files: int = 3) -> Path:
 def arrow(file: Path, select: str) -> Path:
     import pyarrow as pa
 
-    table = (
-        duckdb.connect().execute(f"SELECT * REPLACE (distance::DOUBLE AS distance) FROM ({select})").to_arrow_table()
-    )
+    table = duckdb.connect().sql(f"SELECT * REPLACE (distance::DOUBLE AS distance) FROM ({select})").to_arrow_table()
     with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
     return file
