@@ -56,6 +56,10 @@ SinceOption = Annotated[
     str | None, typer.Option("--since", envvar="MLP_CI_SINCE", help="Start, as 2026-01-31 or an ISO instant.")
 ]
 UntilOption = Annotated[str | None, typer.Option("--until", envvar="MLP_CI_UNTIL", help="End; now, if not given.")]
+LookUntilOption = Annotated[
+    str | None,
+    typer.Option("--until", envvar="MLP_CI_UNTIL", help="End, or `now`; the last full hour, day or week, if not given."),
+]
 
 
 def run(argv: Sequence[str]) -> int:
@@ -353,7 +357,7 @@ def rollback(
 def monitor(
     stage: Annotated[str, typer.Option("--stage", envvar="MLP_CI_STAGE", help="Stage to look at.")] = "production",
     since: SinceOption = None,
-    until: UntilOption = None,
+    until: LookUntilOption = None,
     fail_on_drift: Annotated[
         bool, typer.Option("--fail-on-drift", envvar="MLP_CI_FAIL_ON_DRIFT", help="Exit 3 on an alarm.")
     ] = False,

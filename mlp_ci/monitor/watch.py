@@ -72,7 +72,7 @@ def monitor(context: Context, window: Window, report_file: Path | None, *, fail_
     platform = platform_of(context)
     _require_stage(platform, window.stage)
     now = clock.now()
-    span = resolve(window, now, spec.monitor.window_length)
+    span = resolve(window, now, spec.monitor.window_length, spec.monitor.schedule)
     tracking = mlflow.connect(context, platform)
     version = tracking.version(spec.name, live_version(context, tracking, spec.name, window.stage))
     facts = Facts(

@@ -39,17 +39,31 @@ class Span:
         return f"{self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M} UTC"
 
 
-def resolve(window: Window, now: datetime, length: timedelta) -> Span:
-    """The span that is meant: up to now where no end is given, ``length`` long where no start is given.
+NOW = "now"
 
-    Stateless: the same arguments give the same span, so a look can be repeated or caught up on.
+
+def resolve(window: Window, now: datetime, length: timedelta, schedule: str = "") -> Span:
+    """The span that is meant, ``length`` long where no start is given.
+
+    Where no end is given it is that of the last full hour, day or week (from Monday) in UTC, as ``schedule`` says:
+    however often one looks in a day, it is the same look. ``now`` ends it at this moment. Stateless: the same arguments
+    give the same span, so a look can be repeated or caught up on.
     """
-    until = parse_instant(window.until) if window.until else now
+    until = _last_full(now, schedule)
+    if window.until:
+        until = now if window.until == NOW else parse_instant(window.until)
     since = parse_instant(window.since) if window.since else until - length
     if since >= until:
         msg = f"the window starts at {since.isoformat()} and ends at {until.isoformat()}"
         raise InputError(msg, fix="pass a --since that is before --until")
     return Span(since=since, until=until)
+
+
+def _last_full(now: datetime, schedule: str) -> datetime:
+    hour = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    day = hour.replace(hour=0)
+    ends = {"hourly": hour, "daily": day, "weekly": day - timedelta(days=day.weekday())}
+    return ends.get(schedule, now)
 
 
 def log_parts(log: Path, model: str, stage: str, span: Span) -> list[Path]:

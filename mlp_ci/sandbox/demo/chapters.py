@@ -15,7 +15,7 @@ from mlp_ci.sandbox.people import Person, Refused
 STATUS = "mlp-ci/approvals"
 APRIL = datetime(2013, 4, 1, tzinfo=UTC)
 MAY = datetime(2013, 5, 1, tzinfo=UTC)
-JULY = datetime(2013, 7, 1, tzinfo=UTC)
+JUNE = datetime(2013, 6, 1, tzinfo=UTC)
 AUGUST = datetime(2013, 8, 1, tzinfo=UTC)
 
 
@@ -97,10 +97,10 @@ def quiet_april(story: Story) -> None:
         told.where = story.drift_report(version=1)
 
 
-def stormy_july(story: Story) -> None:
-    """A month unlike the training data: an alarm, and a pull request with newer data."""
-    with story.step("July: the same question in another season") as told:
-        sent = _send(story, JULY, AUGUST)
+def calm_summer(story: Story) -> None:
+    """Weeks unlike the training data, one after the other: an alarm, and a pull request with newer data."""
+    with story.step("June and July: the same question in another season") as told:
+        sent = _send(story, JUNE, AUGUST)
         told.note(f"{sent.rows:,} flights asked about")
         _monitor(story)
         told.note(f"the drift report: {story.drift_report(version=1)}")
@@ -115,7 +115,7 @@ def retrain(story: Story) -> None:
         pull = _open_pull(story, "mlp-ci/retrain")
         run = story.run_of("model-ci", sha=pull["head"]["sha"], event="pull_request")
         told.note(f"Model CI passed in {_duration(run)}")
-        story.bob.approve(REPO, pull["number"], "July is different indeed.")
+        story.bob.approve(REPO, pull["number"], "The summer is different indeed.")
         sha = story.alice.merge(REPO, pull["number"])
         run = story.run_of("model-ci", sha=sha, event="push")
         told.result = f"version 2 beats version 1: {_comparison(story)}"
@@ -178,7 +178,7 @@ CHAPTERS = (
     stage_version_1,
     promote_version_1,
     quiet_april,
-    stormy_july,
+    calm_summer,
     retrain,
     promote_version_2,
     direct_push,
