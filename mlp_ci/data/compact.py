@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.profile import Profile
-from mlp_ci.data.shapes import TAIL, CategoryProfile, ColumnProfile, NumberProfile, TextProfile, finite_number, natural
+from mlp_ci.data.shapes import (
+    MOST,
+    TAIL,
+    CategoryProfile,
+    ColumnProfile,
+    NumberProfile,
+    TextProfile,
+    finite_number,
+    natural,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +80,11 @@ def _sparse(counts: Sequence[int]) -> list[int]:
 
 
 def _dense(pairs: Sequence[int], size: int) -> tuple[int, ...]:
+    """What :func:`_sparse` wrote. Checked as a whole: a log has hundreds of hours, each with thousands of these."""
     counts = [0] * size
+    if set(map(type, pairs)) - {int} or min(pairs, default=0) < 0 or max(pairs, default=0) >= MOST:
+        msg = "places and counts are whole numbers"
+        raise ValueError(msg)
     for place, count in zip(pairs[::2], pairs[1::2], strict=True):
-        counts[natural(place)] = natural(count)
+        counts[place] = count
     return tuple(counts)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.compact import compact, expand
 from mlp_ci.data.profile import Profile
 from mlp_ci.data.shapes import merged, natural
+from mlp_ci.monitor.windows import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -85,7 +87,7 @@ class HourStore:
                 return None
             parts = {str(name): natural(size) for name, size in value["parts"].items()}
             return Kept(parts=parts, slice=self._slice(value))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
             return None  # made anew
 
     def save(self, hour: Path, kept: Kept) -> None:
@@ -109,6 +111,14 @@ class HourStore:
         )
 
 
+def sizes_of(hour: Path) -> dict[Path, int]:
+    """The files of one hour that count, with their bytes. A file that goes meanwhile was replaced: look once more."""
+    for _ in range(3):
+        with suppress(FileNotFoundError):
+            return {part: part.stat().st_size for part in parts_of(hour)}
+    return {}
+
+
 def repoint(hour: Path, replaced: Sequence[str], by: Path) -> None:
     """After packing: profiles that were made from the replaced files are those of the packed one."""
     for file in hour.glob(f"{PREFIX}*.json"):
@@ -127,4 +137,5 @@ def write_beside(file: Path, value: Mapping[str, Any]) -> None:
         scratch.write_text(json.dumps(value, separators=(",", ":")), encoding="utf-8")
         scratch.replace(file)
     except OSError:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that may only be read refuses even this
+            scratch.unlink()

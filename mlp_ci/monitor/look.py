@@ -7,6 +7,8 @@ spills what it cannot hold.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,12 +18,12 @@ from mlp_ci.data.duck_sql import literal, quoted
 from mlp_ci.data.plan import microseconds
 from mlp_ci.data.profile import PREDICTION, Profile, watched
 from mlp_ci.data.profiling import profile_groups
-from mlp_ci.monitor.hours import HourStore, Kept, Slice, add_up
+from mlp_ci.monitor.hours import HourStore, Kept, Slice, add_up, sizes_of
 from mlp_ci.monitor.windows import Span, hours, parts_of
 from mlp_ci.progress import doing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -32,6 +34,9 @@ WINDOW = "window_rows"
 HOUR = timedelta(hours=1)
 # Hours that are read together: their rows lie in memory, or on disk, at the same time.
 HOURS_AT_ONCE = 48
+# Packing may replace files between listing and reading them; then the hour is listed again.
+ATTEMPTS = 3
+OWN = {"ts", "version"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,23 +73,15 @@ class Look:
 
 def look_at(log: Log, spans: Sequence[Span]) -> list[Look]:
     """Each span's rows as one look; the hours of all spans are read at most once."""
-    store = HourStore(log.version, log.reference.profile, log.reference.digest())
-    full = {
-        begin: folder
-        for span in spans
-        for begin, folder in hours(log.folder, log.model, log.stage, span)
-        if _is_full(begin, span, log.now)
-    }
-    known, read = _known_hours(log, store, full)
+    whole = Span(since=min(s.since for s in spans), until=max(s.until for s in spans))
+    there = list(hours(log.folder, log.model, log.stage, whole))
+    full = {begin: folder for begin, folder in there if any(_is_full(begin, span, log.now) for span in spans)}
+    known, read = _known_hours(log, full)
     looks = []
     for span in spans:
-        slices = [slice_ for begin, slice_ in known.items() if span.since <= begin and begin + HOUR <= span.until]
-        broken = [
-            (begin, folder)
-            for begin, folder in hours(log.folder, log.model, log.stage, span)
-            if not _is_full(begin, span, log.now)
-        ]
-        slices += [_scan(log, {b: parts_of(f)}, span).get(b, Slice()) for b, f in broken]
+        inside = [(b, folder) for b, folder in there if b < span.until and b + HOUR > span.since]
+        slices = [known[b] for b, _ in inside if b in known and _is_full(b, span, log.now)]
+        slices += [_broken(log, b, folder, span) for b, folder in inside if not _is_full(b, span, log.now)]
         looks.append(_look(log, span, add_up(slices), read if span is spans[0] else 0))
     return looks
 
@@ -118,39 +115,89 @@ def _kinds(log: Log) -> dict[str, str]:
 # ---------------------------------------------------------------- full hours
 
 
-def _known_hours(log: Log, store: HourStore, full: Mapping[datetime, Path]) -> tuple[dict[datetime, Slice], int]:
+def _known_hours(log: Log, full: Mapping[datetime, Path]) -> tuple[dict[datetime, Slice], int]:
     """Every full hour's slice: as it was kept, with what came later added, or made now and kept."""
+    store = _store(log)
     known: dict[datetime, Slice] = {}
-    lacking: dict[datetime, list[Path]] = {}
-    kept: dict[datetime, Kept] = {}
-    for begin, folder in sorted(full.items()):
-        found, parts = store.load(folder), parts_of(folder)
-        sizes = {p.name: p.stat().st_size for p in parts}
-        if found is not None and all(sizes.get(name) == size for name, size in found.parts.items()):
-            kept[begin] = found
-            known[begin] = found.slice
-            parts = [p for p in parts if p.name not in found.parts]
-        if parts:
-            lacking[begin] = parts
-    begins = list(lacking)
+    read: set[datetime] = set()
+    pending = dict(sorted(full.items()))
+    for attempt in range(ATTEMPTS):
+        again: dict[datetime, Path] = {}
+        lacking: dict[datetime, _Lacking] = {}
+        for begin, folder in pending.items():
+            found = _lacking(store, folder)
+            if found.parts:
+                lacking[begin] = found
+            elif found.kept:
+                known[begin] = found.kept.slice
+        for begin, new in _scan_in_turn(log, {b: list(found.parts) for b, found in lacking.items()}):
+            if attempt + 1 < ATTEMPTS and not all(p.exists() for p in lacking[begin].parts):
+                again[begin] = pending[begin]
+            else:
+                known[begin] = _keep(store, pending[begin], lacking[begin], new)
+        read |= lacking.keys()
+        pending = again
+    return known, len(read)
+
+
+def _store(log: Log) -> HourStore:
+    """What is kept holds for one version, its reference, and the columns that model.yaml lets one look at."""
+    text = json.dumps([log.reference.digest(), _kinds(log)], sort_keys=True)
+    return HourStore(log.version, log.reference.profile, hashlib.sha256(text.encode()).hexdigest())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Lacking:
+    """What is kept of an hour, and the files (with their bytes) that it does not cover."""
+
+    kept: Kept | None
+    parts: Mapping[Path, int]
+
+
+def _lacking(store: HourStore, folder: Path) -> _Lacking:
+    kept, sizes = store.load(folder), sizes_of(folder)
+    by_name = {part.name: size for part, size in sizes.items()}
+    # Where the rows were thrown away, what is kept of them still holds; where others took their place, it does not.
+    if kept is None or (sizes and any(by_name.get(name) != size for name, size in kept.parts.items())):
+        return _Lacking(kept=None, parts=sizes)
+    return _Lacking(kept=kept, parts={part: size for part, size in sizes.items() if part.name not in kept.parts})
+
+
+def _scan_in_turn(log: Log, files: Mapping[datetime, Sequence[Path]]) -> Iterator[tuple[datetime, Slice]]:
+    """Read the hours, so many at once as may lie in memory."""
+    begins = list(files)
     for i in range(0, len(begins), HOURS_AT_ONCE):
         some = begins[i : i + HOURS_AT_ONCE]
         if len(begins) > HOURS_AT_ONCE:
             doing(f"profiling the log, hour {i + 1} of {len(begins)}")
-        read = _scan(log, {b: lacking[b] for b in some}, Span(since=some[0], until=some[-1] + HOUR))
-        for begin in some:
-            known[begin] = _keep(store, full[begin], kept.get(begin), (read.get(begin, Slice()), lacking[begin]))
-    return dict(sorted(known.items())), len(begins)
+        found = _scan(log, {b: files[b] for b in some}, Span(since=some[0], until=some[-1] + HOUR))
+        yield from ((begin, found.get(begin, Slice())) for begin in some)
 
 
-def _keep(store: HourStore, folder: Path, before: Kept | None, new: tuple[Slice, Sequence[Path]]) -> Slice:
-    slice_, parts = new
-    whole = add_up([before.slice, slice_]) if before else slice_
-    if not slice_.unreadable:
-        sizes = {p.name: p.stat().st_size for p in parts if p.is_file()}
-        if len(sizes) == len(parts):
-            store.save(folder, Kept(parts={**(before.parts if before else {}), **sizes}, slice=whole))
+def _keep(store: HourStore, folder: Path, before: _Lacking, new: Slice) -> Slice:
+    """Keep what could be read: a file that could not is tried again by the next look, and only that."""
+    whole = add_up([before.kept.slice, new]) if before.kept else new
+    names = before.kept.parts if before.kept else {}
+    readable = {part.name: size for part, size in before.parts.items() if _shown(part) not in new.unreadable}
+    if readable and all(part.exists() for part in before.parts):
+        store.save(folder, Kept(parts={**names, **readable}, slice=whole))
     return whole
+
+
+def _broken(log: Log, begin: datetime, folder: Path, span: Span) -> Slice:
+    """The rows of an hour that is not over, or of which only a part is asked for."""
+    found = Slice()
+    for _ in range(ATTEMPTS):
+        parts = parts_of(folder)
+        found = _scan(log, {begin: parts}, span).get(begin, Slice())
+        if all(part.exists() for part in parts):
+            break
+    return found
+
+
+def _shown(part: Path) -> str:
+    """A file of the log as a person finds it."""
+    return "/".join(part.parts[-3:])
 
 
 # ---------------------------------------------------------------- reading
@@ -174,9 +221,10 @@ def _scan(log: Log, files: Mapping[datetime, Sequence[Path]], span: Span) -> dic
                 continue
             there = {name: kind for name, kind in kinds.items() if name in names}
             for begin, slice_ in _slices(connection, log, there, segments, PREDICTION in names).items():
-                found.setdefault(begin, []).append(slice_)
+                if begin in found:  # rows outside the hour of their folder are nobody's
+                    found[begin].append(slice_)
     for part in unreadable:
-        found[hour_of[part]].append(Slice(unreadable=(part.name,)))
+        found[hour_of[part]].append(Slice(unreadable=(_shown(part),)))
     return {begin: add_up(some) for begin, some in found.items() if some}
 
 
@@ -220,31 +268,39 @@ def _begin(hour: int) -> datetime:
 def _alike(
     connection: Any, parts: Sequence[Path], wanted: set[str]
 ) -> tuple[dict[frozenset[str], list[Path]], tuple[Path, ...]]:
-    """The files by which of the wanted columns they have, and those that cannot be read at all."""
+    """The files by which of the wanted columns they have, and those that cannot be read as a part of the log."""
     import duckdb
 
     try:
         columns = _columns_of(connection, parts)
-        unreadable: tuple[Path, ...] = ()
     except duckdb.OutOfMemoryException:
         raise
     except duckdb.Error:
         # One broken file must not blind the monitor: read the others, and say which one was left out.
         readable = [p for p in parts if _readable(connection, p)]
-        unreadable = tuple(p for p in parts if p not in readable)
         columns = _columns_of(connection, readable) if readable else {}
     alike: dict[frozenset[str], list[Path]] = {}
     for part in parts:
-        if part not in unreadable:
-            alike.setdefault(frozenset(columns.get(str(part), set()) & wanted), []).append(part)
-    return alike, unreadable
+        there = columns.get(str(part), set())
+        if there >= OWN:
+            alike.setdefault(frozenset(there & wanted), []).append(part)
+    return alike, tuple(p for p in parts if not columns.get(str(p), set()) >= OWN)
 
 
 def _columns_of(connection: Any, parts: Sequence[Path]) -> dict[str, set[str]]:
+    """The columns of each file, not the fields inside of them: the schema comes as a tree, each node before its own."""
     names = ", ".join(literal(str(p)) for p in parts)
     found: dict[str, set[str]] = {}
-    for file, name in connection.execute(f"SELECT file_name, name FROM parquet_schema([{names}])").fetchall():
-        found.setdefault(str(file), set()).add(str(name))
+    inside: dict[str, int] = {}  # nodes to come that lie in a column
+    table = connection.execute(f"SELECT file_name, name, coalesce(num_children, 0) FROM parquet_schema([{names}])")
+    for file, name, children in table.fetchall():
+        if file not in found:
+            found[file], inside[file] = set(), 0  # the root
+            continue
+        if not inside[file]:
+            found[file].add(name)
+            inside[file] = 1
+        inside[file] += int(children) - 1
     return found
 
 
@@ -275,13 +331,16 @@ def _read(connection: Any, parts: list[Path], span: Span, wanted: list[str]) -> 
 
 
 def _readable(connection: Any, part: Path) -> bool:
+    """Whether all of a file can be read, and has times and versions."""
     import duckdb
 
+    source = f"read_parquet({literal(str(part))}, hive_partitioning = false)"
     try:
-        names = connection.execute(
-            f"SELECT * FROM read_parquet({literal(str(part))}, hive_partitioning = false)"
-        ).description
-        connection.fetchall()
+        connection.execute(
+            f"SELECT count(epoch_us(ts)), count(CAST(version AS INTEGER)), count(COLUMNS(*)) FROM {source}"
+        ).fetchall()
+    except duckdb.OutOfMemoryException:
+        raise
     except duckdb.Error:
         return False
-    return {"ts", "version"} <= {name for name, *_ in names}
+    return True

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.duck import connect
 from mlp_ci.data.duck_sql import literal
-from mlp_ci.monitor.hours import repoint
+from mlp_ci.monitor.hours import PREFIX, repoint
 from mlp_ci.monitor.windows import hours, parts_of, replaced_by, replaces_file
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ def _finish(folder: Path) -> None:
     """Do what a call that was killed left undone."""
     for scratch in folder.glob(f".{PACKED}*.parquet"):
         scratch.unlink()
+    for scratch in folder.glob(f"{PREFIX}*.part"):  # of a look; another may be writing one now
+        if scratch.stat().st_mtime < time.time() - QUIET_SECONDS:
+            scratch.unlink(missing_ok=True)
     for part in folder.glob(f"{PACKED}*.parquet"):
         _remove_replaced(part)
     for note in folder.glob(f".{PACKED}*.replaces.json"):  # of a file that never came into place
@@ -75,7 +78,10 @@ def _finish(folder: Path) -> None:
 
 
 def _remove_replaced(packed: Path) -> None:
-    for name in replaced_by(packed):
+    replaced = replaced_by(packed)
+    if replaced:
+        repoint(packed.parent, replaced, packed)
+    for name in replaced:
         packed.with_name(name).unlink(missing_ok=True)
     replaces_file(packed).unlink(missing_ok=True)
 
@@ -96,7 +102,6 @@ def _pack_hour(folder: Path) -> int:
         _on_disk(file)
     scratch.replace(final)
     _on_disk(folder)
-    repoint(folder, [p.name for p in parts], final)
     _remove_replaced(final)
     return 1
 
