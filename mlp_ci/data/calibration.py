@@ -209,38 +209,44 @@ def _trace_of_square(z: Array, effective: float) -> float:
     return float(min(max(unbiased, squared_trace / sample.shape[0]), squared_trace))
 
 
-# An F with this many degrees of freedom below is a chi-square to six digits.
-KNOWN = 1e7
+# Variances that may lie behind an estimated one, as normal deviates, and the weight of each.
+STEP = 0.75
+DEVIATES = np.arange(-3, 9) * STEP
 
 
 @dataclass(frozen=True, kw_only=True)
 class Nulls:
-    """The distribution of PSI where nothing has drifted, one entry a column.
+    """The distribution of PSI where nothing has drifted; ``mean`` has one entry a column.
 
-    (PSI - ``shift``) / ``scale`` has an F distribution with ``numerator`` and ``denominator`` degrees of freedom; a
-    ``mean`` of 0 is a column about which nothing can be said.
+    A mixture over what the variation between windows may be, given its estimate: with the chance ``weights[k]``, (PSI -
+    ``shift[k]``) / ``scale[k]`` has a chi-square distribution with ``freedom[k]`` degrees. A ``mean`` of 0 is a column
+    about which nothing can be said.
     """
 
     mean: Array
+    weights: Array
     shift: Array
     scale: Array
-    numerator: Array
-    denominator: Array
+    freedom: Array
 
     def p_values(self, psi: Array) -> Array:
         """The chance of a PSI at least this large where nothing has drifted."""
-        from scipy.special import fdtrc
+        from scipy.special import chdtrc
 
-        there = self.mean > 0
-        ratio = np.divide(np.maximum(psi - self.shift, 0.0), self.scale, out=np.zeros_like(psi), where=there)
-        return np.where(there, fdtrc(self.numerator, self.denominator, ratio), 1.0)
+        tails = chdtrc(self.freedom, np.maximum(psi - self.shift, 0.0) / self.scale)
+        return np.where(self.mean > 0, np.minimum(1.0, self.weights @ tails), 1.0)
 
     def quantiles(self, chance: float) -> Array:
         """The PSI that is exceeded with this chance where nothing has drifted."""
-        from scipy.special import fdtri
+        from scipy.special import chdtri
 
-        found: Array = self.shift + fdtri(self.numerator, self.denominator, 1 - chance) * self.scale
-        return found
+        high: Array = np.max(self.shift + chdtri(self.freedom, chance) * self.scale, axis=0)
+        low = np.zeros_like(high)
+        for _ in range(40):
+            middle = (low + high) / 2
+            above = self.p_values(middle) > chance
+            low, high = np.where(above, middle, low), np.where(above, high, middle)
+        return high
 
 
 def nulls_of(then: Array, now: Array, variations: Sequence[Variation], stretch: float = 1.0) -> Nulls:
@@ -248,26 +254,36 @@ def nulls_of(then: Array, now: Array, variations: Sequence[Variation], stretch: 
 
     Where nothing drifted, PSI is a quadratic form of Gaussians with mean s·df + between for s = 1/n + 1/m (Yurdakul
     2018 without the second term). It is matched by a shifted and scaled chi-square of the same first three moments
-    (Pearson's approximation, Imhof 1961), which keeps to the far tail where one direction varies most; and by an F,
-    because the second term is itself an estimate. ``stretch`` is how much longer the reference's
-    windows are than the one judged: the variation between shorter windows is larger by at most that.
+    (Pearson's approximation, Imhof 1961), which keeps to the far tail where one direction varies most. The second term
+    is an estimate: ``observed`` times a chi-square over its degrees of freedom, whose inverse is integrated over
+    (normal in the cube root, Wilson and Hilferty 1931). ``stretch`` is how much longer the reference's windows are than
+    the one judged: the variation between shorter windows is larger by at most that, unless longer ones cancel a rhythm.
     """
+    from scipy.special import ndtr
+
     table = np.array([(v.between, v.squared, v.observed, v.freedom) for v in variations], dtype=float).reshape(-1, 4)
-    between, squared, observed, freedom = table.T * np.array([[stretch], [stretch**2], [stretch], [1.0]])
+    estimate, squared, observed, freedom = table.T
+    g = np.where(freedom > 0, 2 / (9 * np.maximum(freedom, 1.0)), 0.0)
+    times = np.maximum(0.01, 1 - g - DEVIATES[:, None] * np.sqrt(g)) ** -3.0
+    between = stretch * np.maximum(0.0, estimate + observed * (times - 1))
+    # How far one direction outweighs the others is taken as it was measured; where nothing was, it is all there is.
+    alone = np.divide(squared, estimate**2, out=np.ones_like(estimate), where=estimate**2 > 0)
     n, m = then.sum(axis=1), now.sum(axis=1)
     df = np.count_nonzero((then > 0) | (now > 0), axis=1) - 1.0
     usable = (n > 0) & (m > 0) & (df >= 1)
     s = 1 / np.maximum(n, 1) + 1 / np.maximum(m, 1)
     df = np.maximum(df, 1.0)
     # Sums of powers of the eigenvalues; for the third only a bound is known, that of a single direction.
-    mean = df * s + between
-    second = df * s**2 + 2 * s * between + squared
-    third = df * s**3 + 3 * s**2 * between + 3 * s * squared + squared**1.5
-    numerator = np.clip(second**3 / third**2, 1.0, df)
-    scale = third / second * numerator
-    # The relative variance of the estimated part is 2 / freedom; its share of the mean says how much that matters.
-    estimated = (freedom > 0) & (observed > 0)
-    ratio = np.divide(mean, observed, out=np.full_like(mean, np.inf), where=estimated)
-    denominator = np.clip(np.where(estimated, freedom, KNOWN) * ratio**2, 2.0, KNOWN)
-    shift, known = np.maximum(0.0, mean - scale), np.where(usable, mean, 0.0)
-    return Nulls(mean=known, shift=shift, scale=scale, numerator=numerator, denominator=denominator)
+    root = np.sqrt(np.minimum(1.0, alone)) * between
+    mean, second = df * s + between, df * s**2 + 2 * s * between + root**2
+    third = df * s**3 + 3 * s**2 * between + 3 * s * root**2 + root**3
+    degrees = np.clip((second / third) ** 2 * second, 1.0, df)
+    scale = third / second * degrees
+    edges = np.concatenate([[-np.inf], (DEVIATES[1:] + DEVIATES[:-1]) / 2, [np.inf]])
+    return Nulls(
+        mean=np.where(usable, df * s + stretch * estimate, 0.0),
+        weights=np.diff(ndtr(edges)),
+        shift=np.maximum(0.0, mean - scale),
+        scale=scale / degrees,
+        freedom=degrees,
+    )

@@ -93,7 +93,8 @@ def decide(
     adjusted = np.ones_like(smallest)
     adjusted[enough] = benjamini_hochberg(smallest[enough].tolist())
     accepted = enough & (adjusted <= risk)
-    limit = smallest[accepted].max() if accepted.any() else -1.0
+    # The largest p-value that is accepted: what Benjamini and Hochberg's step ended at, for every scale alike.
+    limit = risk * accepted.sum() / enough.sum() if accepted.any() else -1.0
     changed = usable & (p_values <= limit) & np.array([m.psi >= spec.psi for m in scales.values()])
     lasting = changed & np.array([_lasting(scale, [now, *earlier], spec) for scale in scales])
     drifted, suspected = lasting.any(axis=0), changed.any(axis=0)
@@ -118,13 +119,16 @@ def _lasting(scale: int, windows: Sequence[Measured], spec: Drift) -> NDArray[np
     """Whether the windows before bear out a change that shows in the last ``scale`` of them; one flag a place.
 
     In a single window: each of the ``spec.persistence - 1`` before it with enough rows was as large, at nominal
-    evidence. In several together, which must be at least ``spec.persistence``: each of that many with enough rows was
-    as large; that it is no chance is shown by all of them together.
+    evidence. In several together, which must be at least ``spec.persistence``: that many of them with enough rows,
+    the newest ones, were as large (or none has enough rows, so that no single one carries the whole); that it is no
+    chance is shown by all of them together.
     """
     now, *earlier = windows
     needed = spec.persistence if scale > 1 else spec.persistence - 1
     confirmed, denied = np.zeros(now.psi.shape, dtype=int), np.zeros(now.psi.shape, dtype=bool)
-    for window in windows[: spec.persistence] if scale > 1 else earlier:
+    alone = np.zeros(now.psi.shape, dtype=bool)
+    for window in windows[:scale] if scale > 1 else earlier:
+        alone |= window.rows >= spec.min_rows
         asked = (window.rows >= spec.min_rows) & (confirmed < needed) & ~denied
         shows = window.psi >= spec.psi
         if scale == 1:
@@ -133,7 +137,7 @@ def _lasting(scale: int, windows: Sequence[Measured], spec: Drift) -> NDArray[np
         denied |= asked & ~shows
     if scale == 1:
         return (confirmed >= needed) & ~denied
-    return ~denied & (scale >= spec.persistence)
+    return ~denied & ((confirmed >= needed) | ~alone) & (scale >= spec.persistence)
 
 
 def add_up(

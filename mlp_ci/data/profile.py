@@ -172,8 +172,7 @@ def edges_between(values: Any) -> tuple[float, ...]:
         edges = edges[np.isfinite(edges)]
     else:
         # One bin for what is smaller than all that the reference holds.
-        whole = bool(np.all(edges == np.trunc(edges)))
-        below = min(edges[0] - 1.0 if whole else edges[0], np.nextafter(edges[0], -np.inf))
+        below = min(edges[0] - 1e-9 * np.abs(edges).max(), np.nextafter(edges[0], -np.inf))
         edges = np.concatenate([[below], edges]) if np.isfinite(below) else edges
     return tuple(float(v) for v in edges)
 
