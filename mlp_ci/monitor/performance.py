@@ -1,15 +1,6 @@
 """How good the live version's answers were, once labels have arrived, against its own evidence.
 
-The alarm keeps to a risk α per look, of which half goes to each of two ways of seeing a drop:
-
-- the **whole** window: the lower limit of the drop, at risk α/2, lies beyond ``max_drop``;
-- **persistence**: in each of the last k windows with enough labels that do not overlap, the lower limit at 2.5 % (the
-  95 % interval) lies beyond it, and so does that of the k windows together at risk α/2.
-
-So a look raises a false alarm with a chance of at most α, whether or not looks and windows are independent. The
-evidence was measured on finitely many rows, too, and its error is the same in every window; the limit of the drop
-counts both (Zou & Donner 2008: the squared distances to the two limits add up). Intervals are 95 % bootstrap intervals,
-widened to other risks by the ratio of normal quantiles.
+What makes an alarm is said in :mod:`mlp_ci.monitor.promise`.
 """
 
 from __future__ import annotations
@@ -17,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +18,17 @@ from mlp_ci.evaluate.bootstrap import MOST_ROWS, Estimate, estimates
 from mlp_ci.evaluate.metrics import BINARY, METRICS, MULTICLASS, REGRESSION, THRESHOLD, Array, Metric, Predictions
 from mlp_ci.monitor import estimate as expected
 from mlp_ci.monitor.labelled import Labelled, join_labels
+from mlp_ci.monitor.promise import (
+    ALARM,
+    ALPHA,
+    INSUFFICIENT,
+    PASS,
+    Promise,
+    WindowPerformance,
+    persistent,
+    together,
+    unrest_of,
+)
 from mlp_ci.report import Finding, Outcome
 
 if TYPE_CHECKING:
@@ -36,13 +38,10 @@ if TYPE_CHECKING:
     from mlp_ci.monitor.windows import Span
     from mlp_ci.spec.model import ModelSpec
 
-PASS, ALARM, INSUFFICIENT = "pass", "alarm", "insufficient"
-# What one look may risk unless it is told less; half of it is the 2.5 % on one side of a 95 % interval.
-ALPHA = 0.05
-# The risk on one side of a 95 % interval.
-SIDE = 0.025
 # Rows of one window that are resampled (its interval is narrowed to all of them): thirty windows in about a second.
 WINDOW_ROWS = 2_000
+# Less is within what chance makes of it.
+SHOWN_UNREST = 1.2
 # Without a word from the team, an estimated loss of this size is worth mentioning.
 WORTH_MENTIONING = 0.01
 
@@ -54,24 +53,6 @@ class Answers:
     parts: Sequence[Path]
     version: int
     evidence: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class WindowPerformance:
-    """One window of the timeline, times in ISO 8601. ``rows`` of ``answered`` answers have a label by now.
-
-    ``outcome``: pass, alarm (the drop is beyond what is accepted, in this window alone) or insufficient (``reason``).
-    """
-
-    since: str
-    until: str
-    answered: int
-    rows: int
-    outcome: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,69 +144,41 @@ def performance_by_window(
     except MlpError as error:
         return replace(unknown, reason=error.what)
     min_rows = spec.monitor.drift.min_rows
-    whole = measured_window(promise, labelled, span, labelled.answered[0], min_rows, whole=True)
+    whole = measured_window(metric, labelled, (span, labelled.answered[0]), min_rows, MOST_ROWS)
     order = sorted(zip(windows, labelled.answered[1:], strict=True), key=lambda pair: pair[0].until)
-    timeline = tuple(measured_window(promise, labelled, w, n, min_rows) for w, n in order)
-    known = replace(unknown, windows=timeline, notices=_notices(labelled, answers.version))
+    timeline = tuple(measured_window(metric, labelled, pair, min_rows, WINDOW_ROWS) for pair in order)
+    promise = replace(promise, unrest=unrest_of(timeline))
+    known = replace(unknown, windows=timeline, notices=_notices(labelled, answers.version, promise.unrest))
     return judged(promise, known, whole)
 
 
 # ---------------------------------------------------------------- the decision
 
 
-@dataclass(frozen=True, kw_only=True)
-class Promise:
-    """What the evidence says, the drop that is accepted, and the risk that a look may run of a false alarm."""
-
-    metric: Metric
-    evidence: Estimate
-    max_drop: float
-    alpha: float = ALPHA
-    persistence: int = 2
-
-    def broken_by(self, value: float, low: float, high: float, risk: float) -> bool:
-        """Whether the lower limit of the drop lies beyond what is accepted; ``risk`` is the chance that it is missed.
-
-        ``low`` and ``high`` bound the value with 95 % confidence.
-        """
-        told = self.evidence
-        ours, theirs = (high - value, told.value - (told.value if told.low is None else told.low))
-        drop = told.value - value
-        if not self.metric.higher_is_better:
-            ours, theirs = (value - low, (told.value if told.high is None else told.high) - told.value)
-            drop = -drop
-        return drop - math.hypot(ours, theirs) * _widening(risk) > self.max_drop
-
-
-def _widening(risk: float) -> float:
-    """From the half-width of a 95 % interval to one that is missed on one side with this risk."""
-    return NormalDist().inv_cdf(1 - risk) / NormalDist().inv_cdf(1 - SIDE)
-
-
 def measured_window(
-    promise: Promise, labelled: Labelled, span: Span, answered: int, min_rows: int, *, whole: bool = False
+    metric: Metric, labelled: Labelled, window: tuple[Span, int], min_rows: int, most_rows: int
 ) -> WindowPerformance:
-    """The metric in one span, and whether it breaks the promise there."""
+    """The metric in one span, of whose answers so many may have a label; not judged yet."""
+    span, answered = window
     labels, predictions = labelled.within(span)
-    window = WindowPerformance(
-        since=span.since.isoformat(),
-        until=span.until.isoformat(),
+    found = WindowPerformance(
+        since=span.since.astimezone(UTC).isoformat(),
+        until=span.until.astimezone(UTC).isoformat(),
         answered=answered,
         rows=len(labels),
         outcome=INSUFFICIENT,
     )
     try:
-        most = MOST_ROWS if whole else WINDOW_ROWS
-        value, low, high = measure(promise.metric, labels, predictions, min_rows, most_rows=most)
+        value, low, high = measure(metric, labels, predictions, min_rows, most_rows=most_rows)
     except MlpError as error:
-        return replace(window, reason=error.what)
-    risk = promise.alpha / 2 if whole else SIDE
-    outcome = ALARM if promise.broken_by(value, low, high, risk) else PASS
-    return replace(window, outcome=outcome, value=value, low=low, high=high)
+        return replace(found, reason=error.what)
+    return replace(found, outcome=PASS, value=value, low=low, high=high)
 
 
 def judged(promise: Promise, known: PerformanceLook, whole: WindowPerformance) -> PerformanceLook:
-    """The verdict over the whole window and its timeline."""
+    """The verdict over the whole window and its timeline, which were measured before."""
+    known = replace(known, windows=tuple(promise.judge(w) for w in known.windows))
+    whole = promise.judge(whole, promise.alpha / 2)
     run = persistent(known.windows, promise.persistence)
     if run and not promise.broken_by(*together(run), promise.alpha / 2):
         run = []
@@ -249,38 +202,15 @@ def judged(promise: Promise, known: PerformanceLook, whole: WindowPerformance) -
     )
 
 
-def persistent(windows: Sequence[WindowPerformance], persistence: int) -> list[WindowPerformance]:
-    """The last ``persistence`` windows with enough labels that do not overlap, newest first, if all are beyond; else
-    nothing. Windows that share rows would confirm each other with the same chance."""
-    chosen: list[WindowPerformance] = []
-    for window in sorted(windows, key=lambda w: w.until, reverse=True):
-        if window.outcome == INSUFFICIENT or (chosen and window.until > chosen[-1].since):
-            continue
-        if window.outcome != ALARM:
-            return []
-        chosen.append(window)
-        if len(chosen) == persistence:
-            return chosen
-    return []
-
-
-def together(windows: Sequence[WindowPerformance]) -> tuple[float, float, float]:
-    """Value, low and high of separate windows as one: the mean by rows, the half-widths as of independent samples."""
-    rows = sum(w.rows for w in windows)
-    shares = [(w.rows / rows, float(w.value or 0), float(w.low or 0), float(w.high or 0)) for w in windows]
-    value = sum(share * v for share, v, _, _ in shares)
-    below = math.hypot(*(share * (v - low) for share, v, low, _ in shares))
-    above = math.hypot(*(share * (high - v) for share, v, _, high in shares))
-    return value, value - below, value + above
-
-
-def _notices(labelled: Labelled, version: int) -> tuple[str, ...]:
+def _notices(labelled: Labelled, version: int, unrest: float) -> tuple[str, ...]:
     said = []
     if labelled.conflicting:
         said.append(f"{labelled.conflicting:,} answers have labels that contradict each other and are left out")
     if labelled.elsewhere:
         others = sum(labelled.elsewhere.values())
         said.append(f"{others:,} labelled answers are of other versions than {version} and are left out")
+    if unrest >= SHOWN_UNREST:
+        said.append(f"windows vary {unrest:.1f} times as much as their rows explain, and limits are that much wider")
     return tuple(said)
 
 
