@@ -71,12 +71,10 @@ def comment_text(look: Mapping[str, Any], report: str) -> str:
 
 def short_table(columns: Sequence[Mapping[str, Any]], title: str, *, decided: bool = False) -> Table:
     """Columns of a verdict's JSON as a table that a pull request has room for; ``decided``: with their decision."""
-    rows = [(_cells(c)) for c in columns]
+    rows = [_cells(c) for c in columns]
     head = ("column", "decision", "PSI", "usual", "limit", "importance", "missing then → now")
-    if not decided:
-        head, rows = (head[0], *head[2:]), [(row[0], *row[2:]) for row in rows]
     # A column of the table that says nothing is left out: not every version has importances.
-    kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
+    kept = [i for i in range(len(head)) if i == 0 or (any(row[i] for row in rows) and (decided or i != 1))]
     return Table(
         title=title, columns=tuple(head[i] for i in kept), rows=tuple(tuple(row[i] for i in kept) for row in rows)
     )

@@ -1,58 +1,70 @@
-"""The drift report as one HTML file that needs no network: the verdict on top, then and now per column, the numbers.
+"""The drift report as one HTML file that needs no network: the verdict on top, then what happened when, then why.
 
-The drawings are SVG made here from the two profiles; the layout is ``report.html.jinja`` beside this file.
+The drawings are SVG made here (:mod:`mlp_ci.monitor.charts`, :mod:`mlp_ci.monitor.plots`); the layout is
+``report.html.jinja`` beside this file. Every name and value comes from data, so the template escapes all of them.
 """
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import __version__
-from mlp_ci.data.drift import ColumnDrift, Decision
-from mlp_ci.data.profile import FEW_VALUES, PREDICTION
-from mlp_ci.data.shapes import CategoryProfile, ColumnProfile, NumberProfile, TextProfile
+from mlp_ci.data.decision import Decision
+from mlp_ci.data.profile import PREDICTION
 from mlp_ci.data.statistics import show_p
+from mlp_ci.monitor import charts, plots
+from mlp_ci.monitor.words import show_number, show_psi, show_share
+from mlp_ci.printable import in_one_line
 from mlp_ci.spec.quantities import show_duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlp_ci.data.drift import ColumnDrift
+    from mlp_ci.monitor.estimate import Estimate
     from mlp_ci.monitor.verdict import Verdict
 
 TEMPLATE = Path(__file__).parent / "report.html.jinja"
 # A page stays small enough for a mail however many columns there are; the table has all of them.
-MOST_PLOTS = 60
-CELLS = 36
-MOST_BARS = 8
-OUTERMOST = 0.002
-WIDTH, HEIGHT = 300, 110
+MOST_PLOTS = 40
+# Of the segments, those rows that were worst; the JSON of the verdict has the rest.
+MOST_SEGMENT_ROWS = 120
+MOST_MAP_ROWS = 15
+# Bars of PSI end here, in limits: a column that is far beyond must not make the others invisible.
+LONGEST_BAR = 4.0
+SHORTEST_BAR = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bar:
-    """One category: its share then and now; ``width`` are both in per cent of the largest bar, None for no bars."""
+class Bullet:
+    """PSI beside what is usual and where the limit lies, all in per cent of the width."""
 
-    label: str
-    then: float
-    now: float
-    width: tuple[float, float] | None
+    psi: float
+    usual: float
+    limit: float
+    beyond: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plot:
-    """What is drawn for one column: bars for categories, two outlines for numbers."""
+class SegmentMap:
+    """Columns × segments: the drift of each, None where there is none."""
 
-    drift: ColumnDrift
-    title: str
-    bars: tuple[Bar, ...] = ()
-    then_path: str = ""
-    now_path: str = ""
-    low: str = ""
-    middle: str = ""
-    high: str = ""
+    segments: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[ColumnDrift | None, ...]], ...]
+    hidden: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """An estimate on a line, in per cent of its width."""
+
+    low: float
+    value: float
+    high: float
+    evidence: float
 
 
 def render(verdict: Verdict) -> str:
@@ -62,199 +74,106 @@ def render(verdict: Verdict) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(share=show_share, number=show_number, p=show_p)
+    environment.filters.update(share=show_share, number=show_number, p=show_p, psi=show_psi, name=in_one_line)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    plots = [plot(verdict, d) for d in verdict.drifts[:MOST_PLOTS]]
-    decided = [d for d in verdict.drifts if d.decision is not Decision.INSUFFICIENT]
+    everywhere = [d for d in verdict.drifts if not d.segment]
+    drawn = _worth_drawing(verdict.drifts)[:MOST_PLOTS]
+    longest = _longest(verdict.drifts)
     return template.render(
         v=verdict,
-        plots=plots,
-        hidden=max(0, len(verdict.drifts) - MOST_PLOTS),
-        decided=len(decided),
-        window=show_duration(verdict.span.until - verdict.span.since),
+        everywhere=everywhere,
+        plots=[(plots.plot(verdict, d), bullet(d, longest)) for d in drawn],
+        hidden=max(0, len(everywhere) - sum(not d.segment for d in drawn)),
+        rows=_table_rows(verdict.drifts),
+        segments=segment_map(verdict),
+        chart=charts.drift_chart(verdict),
+        performance=charts.performance_chart(verdict.performance) if verdict.performance else None,
+        interval=interval_of(verdict.estimate) if verdict.estimate else None,
+        floor=verdict.spec.monitor.drift.psi,
         settings=verdict.spec.monitor.drift,
+        decided=len(verdict.decided),
+        window=show_duration(verdict.span.until - verdict.span.since),
+        windows=_reference_windows(verdict),
         prediction=PREDICTION,
-        largest_psi=max((d.psi for d in verdict.drifts), default=0.0) or 1.0,
-        width=WIDTH,
-        height=HEIGHT,
+        sizes={"plot": (plots.WIDTH, plots.HEIGHT), "chart": (charts.WIDTH, charts.HEIGHT)},
         program=__version__,
     )
 
 
-def plot(verdict: Verdict, drift: ColumnDrift) -> Plot:
-    """The drawing of one column."""
-    then_side = verdict.reference.segments[drift.segment] if drift.segment else verdict.reference.profile
-    now_side = verdict.look.segments[drift.segment] if drift.segment else verdict.look.profile
-    then, now = then_side.columns[drift.column], now_side.columns[drift.column]
-    title = "predictions" if drift.column == PREDICTION else drift.name
-    if isinstance(then, TextProfile) and isinstance(now, TextProfile):
-        then, now, title = then.length, now.length, f"{title} (length)"
-    if isinstance(then, CategoryProfile) and isinstance(now, CategoryProfile):
-        return Plot(drift=drift, title=title, bars=_category_bars(then, now))
-    if isinstance(then, NumberProfile) and isinstance(now, NumberProfile):
-        if len(then.edges) <= MOST_BARS:
-            return Plot(drift=drift, title=title, bars=_number_bars(then, now))
-        return _outlines(drift, title, then, now)
-    return Plot(drift=drift, title=title)
+def _worth_drawing(drifts: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    """Every column once: in all rows, or in the segments where it changed although all rows together did not."""
+    changed = {d.column for d in drifts if not d.segment and _changed(d)}
+    alone = [d for d in drifts if d.segment and _changed(d) and d.column not in changed]
+    first = [d for d in drifts if not d.segment and _changed(d)]
+    return [*first, *alone, *(d for d in drifts if not d.segment and not _changed(d))]
 
 
-# ---------------------------------------------------------------- categories
+def _changed(drift: ColumnDrift) -> bool:
+    return drift.decision in (Decision.DRIFTED, Decision.SUSPECTED)
 
 
-def _category_bars(then: CategoryProfile, now: CategoryProfile) -> tuple[Bar, ...]:
-    labels = [*then.counts, "other"]
-    a = [*then.counts.values(), then.other]
-    b = [*(now.counts.get(name, 0) for name in then.counts), now.count - sum(now.counts.get(n, 0) for n in then.counts)]
-    rows = [row for row in zip(labels, a, b, strict=True) if row[1] or row[2]]
-    return _bars(rows, then, now)
+def _table_rows(drifts: Sequence[ColumnDrift]) -> list[ColumnDrift]:
+    segments = [d for d in drifts if d.segment][:MOST_SEGMENT_ROWS]
+    kept = {id(d) for d in segments}
+    return [d for d in drifts if not d.segment or id(d) in kept]
 
 
-def _number_bars(then: NumberProfile, now: NumberProfile) -> tuple[Bar, ...]:
-    labels = [show_number(e) for e in then.edges]
-    labels.append(f"> {labels[-1]}" if labels else "all")
-    rows = [row for row in zip(labels, then.counts, now.counts, strict=True) if row[1] or row[2]]
-    return _bars(rows, then, now, ordered=True)
+# ---------------------------------------------------------------- marks
 
 
-def _bars(
-    rows: Sequence[tuple[str, int, int]], then: ColumnProfile, now: ColumnProfile, *, ordered: bool = False
-) -> tuple[Bar, ...]:
-    """Bars by size (or in their own order), missing values last; small ones joined so that the card stays a card."""
-    n, m = max(1, then.count + then.nulls), max(1, now.count + now.nulls)
-    shares = [(label, a / n, b / m) for label, a, b in rows]
-    if not ordered:
-        shares.sort(key=lambda s: (s[0] == "other", -max(s[1], s[2]), s[0]))
-    joined_label = ""
-    if len(shares) > MOST_BARS:
-        rest = shares[MOST_BARS - 1 :]
-        joined_label = f"{len(rest)} more"
-        shares = [*shares[: MOST_BARS - 1], (joined_label, sum(s[1] for s in rest), sum(s[2] for s in rest))]
-    if then.nulls or now.nulls:
-        shares.append(("missing", then.nulls / n, now.nulls / m))
-    # What was joined has no bars: it would dwarf the values that are shown.
-    drawn = {label for label, _, _ in shares} - {joined_label}
-    top = max((max(a, b) for label, a, b in shares if label in drawn), default=0.0) or 1.0
-    return tuple(
-        Bar(label=_cut(label), then=a, now=b, width=(100 * a / top, 100 * b / top) if label in drawn else None)
-        for label, a, b in shares
-    )
+def _longest(drifts: Sequence[ColumnDrift]) -> float:
+    """How many limits all bars of the page are wide, so that the limit stands at the same place in each."""
+    worst = max((d.pooled / d.limit for d in drifts if d.limit > 0), default=0.0)
+    return min(LONGEST_BAR, max(SHORTEST_BAR, worst * 1.05))
 
 
-# ---------------------------------------------------------------- numbers
+def bullet(drift: ColumnDrift, longest: float) -> Bullet | None:
+    """The mark of one column; None where nothing was decided."""
+    if drift.decision is Decision.INSUFFICIENT or drift.limit <= 0:
+        return None
+    whole = drift.limit * longest
+    psi, usual = drift.pooled / whole, drift.usual / whole
+    return Bullet(psi=100 * min(1.0, psi), usual=100 * min(1.0, usual), limit=100 / longest, beyond=psi > 1.0)
 
 
-def _outlines(drift: ColumnDrift, title: str, then: NumberProfile, now: NumberProfile) -> Plot:
-    low, high = _range(then, now)
-    points = [low + (high - low) * i / CELLS for i in range(CELLS + 1)]
-    heights_then, heights_now = _heights(then, points), _heights(now, points)
-    top = max(*heights_then, *heights_now) or 1.0
-    return Plot(
-        drift=drift,
-        title=title,
-        then_path=_steps(heights_then, top),
-        now_path=_steps(heights_now, top),
-        low=_label(low, high - low),
-        middle=_label((low + high) / 2, high - low),
-        high=_label(high, high - low),
-    )
+def segment_map(verdict: Verdict) -> SegmentMap | None:
+    """The columns that differ most in any segment, beside all rows; None without segments."""
+    found: dict[str, dict[str, ColumnDrift]] = {}
+    for drift in verdict.drifts:
+        found.setdefault(drift.column, {})[drift.segment] = drift
+    segments = tuple(s for s in verdict.reference.segments if any(s in places for places in found.values()))
+    if not segments:
+        return None
+    order = sorted(found, key=lambda name: (-_worst(found[name]), name))
+    rows = tuple((name, tuple(found[name].get(s) for s in ("", *segments))) for name in order[:MOST_MAP_ROWS])
+    return SegmentMap(segments=segments, rows=rows, hidden=max(0, len(order) - MOST_MAP_ROWS))
 
 
-def _range(then: NumberProfile, now: NumberProfile) -> tuple[float, float]:
-    """What is drawn: all but the outermost values of both sides."""
-    ends = [end for profile in (then, now) if profile.count for end in _ends(profile)]
-    low, high = min(ends, default=0.0), max(ends, default=1.0)
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
+def _worst(places: dict[str, ColumnDrift]) -> float:
+    return max((2.0 * _changed(d) + d.pooled / max(d.limit, 1e-9) for d in places.values()), default=0.0)
 
 
-def _ends(profile: NumberProfile) -> tuple[float, float]:
-    """Between which two numbers all but the outermost values lie."""
-    uppers = [*profile.edges, profile.largest or 0.0]
-    lowers = [profile.smallest or 0.0, *profile.edges]
-    total, low, high = 0, uppers[-1], lowers[0]
-    for lower, upper, count in zip(lowers, uppers, profile.counts, strict=True):
-        if total <= OUTERMOST * profile.count < total + count:
-            low = max(lower, profile.smallest or 0.0)
-        if total < (1 - OUTERMOST) * profile.count <= total + count:
-            high = min(upper, profile.largest or 0.0)
-        total += count
-    return low, high
+def interval_of(estimate: Estimate) -> Interval | None:
+    """Where the estimate, its interval and the evidence stand on a line; None where nothing was estimated."""
+    value, low, high, evidence = estimate.value, estimate.low, estimate.high, estimate.evidence
+    if value is None or low is None or high is None or evidence is None:
+        return None
+    least, most = min(low, evidence), max(high, evidence)
+    pad = (most - least) * 0.12 or 0.05
+    least, most = least - pad, most + pad
+    low, value, high, evidence = (100 * (v - least) / (most - least) for v in (low, value, high, evidence))
+    return Interval(low=low, value=value, high=high, evidence=evidence)
 
 
-def _heights(profile: NumberProfile, points: Sequence[float]) -> list[float]:
-    """Share of the values in each cell between the points; inside a bin values are spread evenly.
-
-    Where the edges are the values themselves (few distinct ones), each value counts in the cell that it lies in.
-    """
-    if not profile.count:
-        return [0.0] * (len(points) - 1)
-    if len(profile.edges) <= FEW_VALUES:
-        step = points[1] - points[0]
-        heights = [0.0] * (len(points) - 1)
-        for edge, count in zip((*profile.edges, profile.largest or 0.0), profile.counts, strict=True):
-            cell = int((edge - points[0]) / step)
-            heights[max(0, min(len(heights) - 1, cell))] += count / profile.count
-        return heights
-    known = [(profile.smallest, 0.0)] if profile.smallest is not None else []
-    total = 0
-    xs, ys = [k[0] for k in known], [k[1] for k in known]
-    for edge, count in zip(profile.edges, profile.counts, strict=False):
-        total += count
-        if not xs or edge > xs[-1]:
-            xs.append(edge)
-            ys.append(total / profile.count)
-        else:
-            ys[-1] = total / profile.count
-    if profile.largest is not None and profile.largest > xs[-1]:
-        xs.append(profile.largest)
-        ys.append(1.0)
-    cumulative = [_between(x, xs, ys) for x in points]
-    return [max(0.0, b - a) for a, b in itertools.pairwise(cumulative)]
-
-
-def _between(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    from bisect import bisect_right
-
-    if x < xs[0]:
-        return 0.0
-    if x >= xs[-1]:
-        return ys[-1]
-    i = bisect_right(xs, x)
-    return ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / (xs[i] - xs[i - 1])
-
-
-def _steps(heights: Sequence[float], top: float) -> str:
-    """An SVG path along the tops of the cells, from the ground and back to it."""
-    cell = WIDTH / len(heights)
-    parts = [f"M0 {HEIGHT}"]
-    for i, height in enumerate(heights):
-        parts.append(f"V{HEIGHT - (HEIGHT - 4) * height / top:.1f}H{(i + 1) * cell:.1f}")
-    return "".join(parts) + f"V{HEIGHT}Z"
-
-
-# ---------------------------------------------------------------- words
-
-
-def show_share(share: float) -> str:
-    """A share as per cent."""
-    if 0 < share < 0.001:
-        return "<0.1%"
-    return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
-
-
-def show_number(value: Any) -> str:
-    """A number in as few digits as tell it apart."""
-    if isinstance(value, float):
-        size = abs(value)
-        text = f"{value:,.0f}" if size >= 1000 else f"{value:.3g}"
-        return text.replace("-", "−")
-    return f"{value:,}"
-
-
-def _label(value: float, span: float) -> str:
-    """A number beside an axis that is ``span`` long: what cannot be seen there is zero."""
-    return "0" if abs(value) < span / 500 else show_number(float(value))
-
-
-def _cut(text: str) -> str:
-    flat = " ".join(text.split()) or "(empty)"
-    return flat if len(flat) <= 18 else flat[:17] + "…"
+def _reference_windows(verdict: Verdict) -> dict[str, Any]:
+    """How many windows of the reference the decision rests on, and how long they are, for the words on the page."""
+    counts = sorted(d.windows for d in verdict.drifts)
+    calibration = verdict.reference.calibration
+    seconds = calibration.seconds if calibration else None
+    # Windows end where rows do: 6 days, 23 hours and 59 minutes are a week to a reader.
+    step = 3600 if seconds and seconds >= 86400 else 60
+    return {
+        "fewest": counts[0] if counts else 0,
+        "most": counts[-1] if counts else 0,
+        "length": show_duration(timedelta(seconds=max(1, round(seconds / step)) * step)) if seconds else "",
+    }

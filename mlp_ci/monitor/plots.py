@@ -1,0 +1,207 @@
+"""Then and now of one column as a drawing, from the two profiles: bars for categories, two outlines for numbers."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mlp_ci.data.profile import FEW_VALUES, PREDICTION
+from mlp_ci.data.shapes import CategoryProfile, ColumnProfile, NumberProfile, TextProfile
+from mlp_ci.monitor.words import show_number
+from mlp_ci.printable import in_one_line
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlp_ci.data.drift import ColumnDrift
+    from mlp_ci.monitor.verdict import Verdict
+
+CELLS = 36
+MOST_BARS = 8
+OUTERMOST = 0.002
+WIDTH, HEIGHT = 300, 110
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One category: its share then and now; ``width`` are both in per cent of the largest bar, None for no bars."""
+
+    label: str
+    then: float
+    now: float
+    width: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot:
+    """What is drawn for one column: bars for categories, two outlines for numbers."""
+
+    drift: ColumnDrift
+    title: str
+    bars: tuple[Bar, ...] = ()
+    then_path: str = ""
+    now_path: str = ""
+    low: str = ""
+    middle: str = ""
+    high: str = ""
+
+
+def plot(verdict: Verdict, drift: ColumnDrift) -> Plot:
+    """The drawing of one column."""
+    then_side = verdict.reference.segments[drift.segment] if drift.segment else verdict.reference.profile
+    now_side = verdict.look.segments[drift.segment] if drift.segment else verdict.look.profile
+    then, now = then_side.columns[drift.column], now_side.columns[drift.column]
+    title = "predictions" if drift.column == PREDICTION else drift.name
+    if isinstance(then, TextProfile) and isinstance(now, TextProfile):
+        then, now, title = then.length, now.length, f"{title} (length)"
+    if isinstance(then, CategoryProfile) and isinstance(now, CategoryProfile):
+        return Plot(drift=drift, title=title, bars=_category_bars(then, now))
+    if isinstance(then, NumberProfile) and isinstance(now, NumberProfile):
+        if len(then.edges) <= MOST_BARS:
+            return Plot(drift=drift, title=title, bars=_number_bars(then, now))
+        return _outlines(drift, title, then, now)
+    return Plot(drift=drift, title=title)
+
+
+# ---------------------------------------------------------------- categories
+
+
+def _category_bars(then: CategoryProfile, now: CategoryProfile) -> tuple[Bar, ...]:
+    labels = [*then.counts, "other"]
+    a = [*then.counts.values(), then.other]
+    b = [*(now.counts.get(name, 0) for name in then.counts), now.count - sum(now.counts.get(n, 0) for n in then.counts)]
+    rows = [row for row in zip(labels, a, b, strict=True) if row[1] or row[2]]
+    return _bars(rows, then, now)
+
+
+def _number_bars(then: NumberProfile, now: NumberProfile) -> tuple[Bar, ...]:
+    labels = [show_number(e) for e in then.edges]
+    labels.append(f"> {labels[-1]}" if labels else "all")
+    rows = [row for row in zip(labels, then.counts, now.counts, strict=True) if row[1] or row[2]]
+    return _bars(rows, then, now, ordered=True)
+
+
+def _bars(
+    rows: Sequence[tuple[str, int, int]], then: ColumnProfile, now: ColumnProfile, *, ordered: bool = False
+) -> tuple[Bar, ...]:
+    """Bars by size (or in their own order), missing values last; small ones joined so that the card stays a card."""
+    n, m = max(1, then.count + then.nulls), max(1, now.count + now.nulls)
+    shares = [(label, a / n, b / m) for label, a, b in rows]
+    if not ordered:
+        shares.sort(key=lambda s: (s[0] == "other", -max(s[1], s[2]), s[0]))
+    joined_label = ""
+    if len(shares) > MOST_BARS:
+        rest = shares[MOST_BARS - 1 :]
+        joined_label = f"{len(rest)} more"
+        shares = [*shares[: MOST_BARS - 1], (joined_label, sum(s[1] for s in rest), sum(s[2] for s in rest))]
+    if then.nulls or now.nulls:
+        shares.append(("missing", then.nulls / n, now.nulls / m))
+    # What was joined has no bars: it would dwarf the values that are shown.
+    drawn = {label for label, _, _ in shares} - {joined_label}
+    top = max((max(a, b) for label, a, b in shares if label in drawn), default=0.0) or 1.0
+    return tuple(
+        Bar(label=_cut(label), then=a, now=b, width=(100 * a / top, 100 * b / top) if label in drawn else None)
+        for label, a, b in shares
+    )
+
+
+# ---------------------------------------------------------------- numbers
+
+
+def _outlines(drift: ColumnDrift, title: str, then: NumberProfile, now: NumberProfile) -> Plot:
+    low, high = _range(then, now)
+    points = [low + (high - low) * i / CELLS for i in range(CELLS + 1)]
+    heights_then, heights_now = _heights(then, points), _heights(now, points)
+    top = max(*heights_then, *heights_now) or 1.0
+    return Plot(
+        drift=drift,
+        title=title,
+        then_path=_steps(heights_then, top),
+        now_path=_steps(heights_now, top),
+        low=_label(low, high - low),
+        middle=_label((low + high) / 2, high - low),
+        high=_label(high, high - low),
+    )
+
+
+def _range(then: NumberProfile, now: NumberProfile) -> tuple[float, float]:
+    """What is drawn: all but the outermost values of both sides."""
+    ends = [end for profile in (then, now) if profile.count for end in _ends(profile)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    return (low, high) if high > low else (low - 0.5, low + 0.5)
+
+
+def _ends(profile: NumberProfile) -> tuple[float, float]:
+    """Between which two numbers all but the outermost values lie."""
+    uppers = [*profile.edges, profile.largest or 0.0]
+    lowers = [profile.smallest or 0.0, *profile.edges]
+    total, low, high = 0, uppers[-1], lowers[0]
+    for lower, upper, count in zip(lowers, uppers, profile.counts, strict=True):
+        if total <= OUTERMOST * profile.count < total + count:
+            low = max(lower, profile.smallest or 0.0)
+        if total < (1 - OUTERMOST) * profile.count <= total + count:
+            high = min(upper, profile.largest or 0.0)
+        total += count
+    return low, high
+
+
+def _heights(profile: NumberProfile, points: Sequence[float]) -> list[float]:
+    """Share of the values in each cell between the points; inside a bin values are spread evenly.
+
+    Where the edges are the values themselves (few distinct ones), each value counts in the cell that it lies in.
+    """
+    if not profile.count:
+        return [0.0] * (len(points) - 1)
+    if len(profile.edges) <= FEW_VALUES:
+        step = points[1] - points[0]
+        heights = [0.0] * (len(points) - 1)
+        for edge, count in zip((*profile.edges, profile.largest or 0.0), profile.counts, strict=True):
+            cell = int((edge - points[0]) / step)
+            heights[max(0, min(len(heights) - 1, cell))] += count / profile.count
+        return heights
+    known = [(profile.smallest, 0.0)] if profile.smallest is not None else []
+    total = 0
+    xs, ys = [k[0] for k in known], [k[1] for k in known]
+    for edge, count in zip(profile.edges, profile.counts, strict=False):
+        total += count
+        if not xs or edge > xs[-1]:
+            xs.append(edge)
+            ys.append(total / profile.count)
+        else:
+            ys[-1] = total / profile.count
+    if profile.largest is not None and profile.largest > xs[-1]:
+        xs.append(profile.largest)
+        ys.append(1.0)
+    cumulative = [_between(x, xs, ys) for x in points]
+    return [max(0.0, b - a) for a, b in itertools.pairwise(cumulative)]
+
+
+def _between(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
+    from bisect import bisect_right
+
+    if x < xs[0]:
+        return 0.0
+    if x >= xs[-1]:
+        return ys[-1]
+    i = bisect_right(xs, x)
+    return ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / (xs[i] - xs[i - 1])
+
+
+def _steps(heights: Sequence[float], top: float) -> str:
+    """An SVG path along the tops of the cells, from the ground and back to it."""
+    cell = WIDTH / len(heights)
+    parts = [f"M0 {HEIGHT}"]
+    for i, height in enumerate(heights):
+        parts.append(f"V{HEIGHT - (HEIGHT - 4) * height / top:.1f}H{(i + 1) * cell:.1f}")
+    return "".join(parts) + f"V{HEIGHT}Z"
+
+
+def _label(value: float, span: float) -> str:
+    """A number beside an axis that is ``span`` long: what cannot be seen there is zero."""
+    return "0" if abs(value) < span / 500 else show_number(float(value))
+
+
+def _cut(text: str) -> str:
+    flat = in_one_line(" ".join(text.split())) or "(empty)"
+    return flat if len(flat) <= 18 else flat[:17] + "…"

@@ -1,0 +1,37 @@
+"""Numbers and times as the drift report writes them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+DAY = timedelta(days=1)
+
+
+def show_share(share: float) -> str:
+    """A share as per cent."""
+    if 0 < share < 0.001:
+        return "<0.1%"
+    return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
+
+
+def show_number(value: Any) -> str:
+    """A number in as few digits as tell it apart."""
+    if isinstance(value, float):
+        size = abs(value)
+        text = f"{value:,.0f}" if 1000 <= size < 1e9 else f"{value:.3g}"
+        return text.replace("-", "−")
+    return f"{value:,}"
+
+
+def show_psi(value: float) -> str:
+    """A PSI: two decimals where it matters, three where it is small."""
+    return f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
+
+
+def show_moment(moment: datetime, length: timedelta) -> str:
+    """When a window of this length begins or ends, short: without the hour where windows are whole days."""
+    return f"{moment:%-d %b}" if length >= DAY else f"{moment:%-d %b %H:%M}"
