@@ -172,7 +172,8 @@ def edges_between(values: Any) -> tuple[float, ...]:
         edges = edges[np.isfinite(edges)]
     else:
         # One bin for what is smaller than all that the reference holds.
-        below = min(edges[0] - 1e-9 * np.abs(edges).max(), np.nextafter(edges[0], -np.inf))
+        with np.errstate(over="ignore"):
+            below = min(edges[0] - 1e-9 * np.abs(edges).max(), np.nextafter(edges[0], -np.inf))
         edges = np.concatenate([[below], edges]) if np.isfinite(below) else edges
     return tuple(float(v) for v in edges)
 

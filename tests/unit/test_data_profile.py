@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -20,9 +22,10 @@ from mlp_ci.data.profile import (
     CategoryProfile,
     NumberProfile,
     Profile,
+    TextProfile,
     profile_values,
 )
-from mlp_ci.data.profiling import profile_file
+from mlp_ci.data.profiling import profile_file, profile_groups, profile_rows
 from mlp_ci.errors import InputError
 from mlp_ci.spec.data import Column
 
@@ -233,3 +236,167 @@ def test_counts_always_add_up(values: list[float]) -> None:
     assert sum(profile.counts) == profile.count == sum(math.isfinite(v) for v in values)
     whole = Profile(rows=len(values), columns={"x": profile})
     assert Profile.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+
+
+# ---------------------------------------------------------------- quantiles
+
+
+def assert_quantile_within_a_bin(values: np.ndarray, profile: NumberProfile, share: float) -> None:
+    """The wanted rank and that of the answer lie in the same bin, whose share bounds the error."""
+    found = profile.quantile(share)
+    assert found is not None
+    assert profile.smallest is not None
+    assert profile.largest is not None
+    assert profile.smallest <= found <= profile.largest
+    below, upto = float((values < found).mean()), float((values <= found).mean())
+    error = max(0.0, below - share, share - upto)
+    assert error <= max(profile.counts) / profile.count + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_quantile_is_off_by_at_most_one_bin_in_rank(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    values = [
+        random.normal(0, 1, 5000),
+        random.lognormal(0, 2, 3000),
+        random.standard_cauchy(20000),
+        np.where(random.random(4000) < 0.6, 0.0, random.exponential(1, 4000)),
+    ][seed % 4]
+    profile = profile_values(values)
+    assert isinstance(profile, NumberProfile)
+    for share in (0.0, 0.001, 0.01, 0.25, 0.5, 0.9, 0.999, 1.0):
+        assert_quantile_within_a_bin(values, profile, share)
+    if seed % 4 != 3:
+        assert max(profile.counts) <= profile.count / BINS + 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=300),
+    st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50),
+    st.floats(0, 1),
+)
+def test_a_quantile_of_any_numbers_in_any_bins(then: list[float], now: list[float], share: float) -> None:
+    reference = profile_values(np.array(then))
+    profile = profile_values(np.array(now), like=reference)
+    assert isinstance(profile, NumberProfile)
+    assert_quantile_within_a_bin(np.array(now), profile, share)
+
+
+def test_there_is_no_quantile_of_nothing() -> None:
+    nothing = profile_values(np.array([np.nan]))
+    assert isinstance(nothing, NumberProfile)
+    assert nothing.quantile(0.5) is None
+
+
+# ---------------------------------------------------------------- adding up
+
+HOURS = """SELECT hash(i) % 100000 / 7.0 AS x, CASE WHEN hash(i + 1) % 9 = 0 THEN NULL ELSE 1e6 + i % 7 END AS far,
+CASE WHEN i % 6 = 0 THEN NULL WHEN i % 2 = 0 THEN 'rare ' || (hash(i + 2) % 500) ELSE 'c' || (i % 3) END AS cat,
+'a note about ' || hash(i) || repeat(' and on', CAST(hash(i + 3) % 5 AS INTEGER)) AS note, i // 700 AS hour
+FROM range(5000) r(i)"""
+KINDS = {"x": "number", "far": "number", "cat": "category", "note": "text"}
+
+
+@pytest.fixture(scope="module")
+def hours() -> tuple[Profile, dict[int, Profile]]:
+    """The profile of all rows, and those of the hours in its bins."""
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE data AS {HOURS}")
+        whole = profile_rows(connection, "data", KINDS)
+        return whole, profile_groups(connection, "data", KINDS, like=whole, by="hour")
+
+
+def assert_same(one: Profile, two: Profile) -> None:
+    """Equal in every count, in means and deviations up to rounding; distinct values are only bounded."""
+    assert one.rows == two.rows
+    assert one.columns.keys() == two.columns.keys()
+    for name, column in one.columns.items():
+        other = two.columns[name]
+        if isinstance(column, TextProfile):
+            assert isinstance(other, TextProfile)
+            assert (column.count, column.nulls) == (other.count, other.nulls)
+            assert_numbers(column.length, other.length)
+            assert_numbers(column.words, other.words)
+        elif isinstance(column, NumberProfile):
+            assert isinstance(other, NumberProfile)
+            assert_numbers(column, other)
+        else:
+            assert isinstance(other, CategoryProfile)
+            assert replace(column, distinct=0) == replace(other, distinct=0)
+
+
+def assert_numbers(one: NumberProfile, two: NumberProfile) -> None:
+    moments = {"mean": None, "deviation": None}
+    assert replace(one, **moments) == replace(two, **moments)
+    assert one.mean == pytest.approx(two.mean, rel=1e-12)
+    assert one.deviation == pytest.approx(two.deviation, rel=1e-9)
+
+
+def test_the_profiles_of_the_hours_are_those_of_each_hour_alone(hours: tuple[Profile, dict[int, Profile]]) -> None:
+    whole, parts = hours
+    assert sorted(parts) == list(range(8))
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE data AS {HOURS}")
+        for hour, part in parts.items():
+            alone = profile_rows(connection, f"(SELECT * FROM data WHERE hour = {hour})", KINDS, like=whole)
+            assert_same(part, alone)
+
+
+def test_the_hours_add_up_in_any_order_and_grouping(hours: tuple[Profile, dict[int, Profile]]) -> None:
+    whole, parts = hours
+    some = list(parts.values())
+    assert_same(reduce(Profile.merge, some), whole)
+    assert_same(reduce(Profile.merge, reversed(some)), whole)
+    halves = reduce(Profile.merge, some[:3]), reduce(Profile.merge, some[3:])
+    assert_same(halves[1].merge(halves[0]), whole)
+    assert isinstance(whole.columns["cat"], CategoryProfile)
+    assert sum(whole.columns["cat"].tail) == whole.columns["cat"].other > 0
+
+
+def test_the_deviation_is_that_of_the_values(hours: tuple[Profile, dict[int, Profile]]) -> None:
+    with duckdb.connect() as connection:
+        exact = connection.execute(f"SELECT stddev_pop(x), stddev_pop(far) FROM ({HOURS})").fetchone()
+    assert exact is not None
+    assert number(hours[0], "x").deviation == pytest.approx(exact[0], rel=1e-9)
+    assert number(hours[0], "far").deviation == pytest.approx(exact[1], rel=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(st.floats(allow_nan=True), max_size=30), min_size=1, max_size=6))
+def test_parts_of_any_numbers_add_up(parts: list[list[float]]) -> None:
+    together = np.array([v for part in parts for v in part], dtype=float)
+    reference = profile_values(together)
+    found = [
+        Profile(rows=len(p), columns={"x": profile_values(np.array(p, dtype=float), like=reference)}) for p in parts
+    ]
+    whole = number(reduce(Profile.merge, found), "x")
+    assert isinstance(reference, NumberProfile)
+    assert (whole.counts, whole.nulls, whole.count) == (reference.counts, reference.nulls, reference.count)
+    assert (whole.smallest, whole.largest) == (reference.smallest, reference.largest)
+    if reference.count and max(abs(reference.smallest or 0), abs(reference.largest or 0)) < 1e100:
+        spread = 1e-9 * (1e-300 + max(abs(reference.smallest or 0), abs(reference.largest or 0)))
+        assert whole.mean == pytest.approx(reference.mean, rel=1e-9, abs=spread)
+        assert whole.deviation == pytest.approx(reference.deviation, rel=1e-6, abs=10 * spread)
+
+
+def test_numbers_that_overflow_have_no_moments(tmp_path: Path) -> None:
+    select = "SELECT CASE WHEN i % 2 = 0 THEN 1.7e308 ELSE 1.6e308 END AS x FROM range(100) r(i)"
+    found = number(profile_file(write(tmp_path / "a.parquet", select), columns(x="float")), "x")
+    assert (found.mean, found.deviation, found.count) == (None, None, 100)
+    assert number(Profile(rows=0, columns={"x": found}).merge(Profile(rows=0, columns={"x": found})), "x").mean is None
+
+
+def test_few_values_leave_room_on_both_sides() -> None:
+    reference = profile_values(np.array([1.0, 2.0] * 50))
+    now = profile_values(np.array([0.5, 1.0, 2.0, 3.0]), like=reference)
+    assert isinstance(now, NumberProfile)
+    assert now.counts == (1, 1, 1, 1)
+
+
+def test_categories_of_which_none_is_frequent(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.parquet", "SELECT 'id' || i AS s FROM range(60) t(i)")
+    reference = profile_file(file, columns(s="string"))
+    assert category(reference, "s").counts == {}
+    again = category(profile_file(file, columns(s="string"), like=reference), "s")
+    assert (again.other, sum(again.tail)) == (60, 60)
