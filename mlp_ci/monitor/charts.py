@@ -18,7 +18,8 @@ from mlp_ci.monitor.words import show_moment, show_number, show_psi
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from mlp_ci.monitor.performance import PerformanceLook, WindowPerformance
+    from mlp_ci.monitor.performance import PerformanceLook
+    from mlp_ci.monitor.promise import WindowPerformance
     from mlp_ci.monitor.verdict import Past, Verdict
 
 WIDTH, HEIGHT = 1000, 180

@@ -72,9 +72,9 @@ def render(verdict: Verdict) -> str:
     import jinja2
 
     environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        autoescape=True, finalize=_visible, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(share=show_share, number=show_number, p=show_p, psi=show_psi, name=in_one_line)
+    environment.filters.update(share=show_share, number=show_number, p=show_p, psi=show_psi)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     everywhere = [d for d in verdict.drifts if not d.segment]
     drawn = _worth_drawing(verdict.drifts)[:MOST_PLOTS]
@@ -98,6 +98,11 @@ def render(verdict: Verdict) -> str:
         sizes={"plot": (plots.WIDTH, plots.HEIGHT), "chart": (charts.WIDTH, charts.HEIGHT)},
         program=__version__,
     )
+
+
+def _visible(value: Any) -> Any:
+    """What turns the direction of text around, or ends its line, is shown as an escape; markup of ours stays."""
+    return in_one_line(value) if type(value) is str else value
 
 
 def _worth_drawing(drifts: Sequence[ColumnDrift]) -> list[ColumnDrift]:
