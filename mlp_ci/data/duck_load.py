@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import itertools
 import json
+import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.duck_sql import ROW, kind_of, literal, quoted, raw_name, text_of
@@ -30,6 +33,9 @@ NULL_TEXTS = (
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"),
     *("NA", "NULL", "NaN", "None", "n/a", "nan", "null"),
 )
+
+# Text files up to this size are held in memory.
+IN_MEMORY = 30_000_000
 
 _TEXT_AS = {
     "float": "TRY_CAST({} AS DOUBLE)",
@@ -178,10 +184,25 @@ def _same_columns(source: Source, schemas: Mapping[str, set[tuple[str, str]]]) -
             raise InputError(msg, why="the rows of all files stand in one table", fix=fix, file=shown)
 
 
+def _table(connection: Any, source: Source, name: str) -> str:
+    """A name for the table that rows of text are loaded into: in memory, or where they are many in a file that is gone
+    afterwards. A file is compressed and leaves the memory to the checks.
+    """
+    size = sum(Path(f).stat().st_size for f in source.files if Path(f).is_file()) if not source.scheme else math.inf
+    if size <= IN_MEMORY:
+        return quoted(f"mlp-ci loaded {name}")
+    scratch = connection.execute("SELECT current_setting('temp_directory')").fetchone()[0]
+    database = quoted(f"mlp-ci {name}")
+    place = Path(str(scratch)) / f"loaded-{hashlib.sha256(name.encode()).hexdigest()[:16]}.duckdb"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    connection.execute(f"ATTACH {literal(str(place))} AS {database}")
+    return f"{database}.main.loaded"
+
+
 def _load_json(connection: Any, source: Source, name: str) -> tuple[str, str]:
-    table = quoted(f"mlp-ci loaded {name}")
+    table = _table(connection, source, name)
     connection.execute(
-        f"CREATE TEMP TABLE {table} AS SELECT * "
+        f"CREATE TABLE {table} AS SELECT * "
         f"FROM read_ndjson({_list(source.files)}, sample_size = -1, map_inference_threshold = -1)"
     )
     return table, "rowid + 1"
@@ -216,9 +237,9 @@ def _load_csv(connection: Any, source: Source, name: str) -> tuple[str, str]:
     _same_columns(source, {f: {(n, f"{i}{mark}") for i, n in enumerate(ns)} for f, (ns, mark) in headers.items()})
     columns = ", ".join(f"{literal(n)}: 'VARCHAR'" for n in names)
     nulls = ", ".join(literal(t) for t in NULL_TEXTS)
-    table = quoted(f"mlp-ci loaded {name}")
+    table = _table(connection, source, name)
     connection.execute(
-        f"CREATE TEMP TABLE {table} AS SELECT * FROM read_csv({_list(source.files)}, auto_detect = false, "
+        f"CREATE TABLE {table} AS SELECT * FROM read_csv({_list(source.files)}, auto_detect = false, "
         f"header = true, delim = {literal(delimiter)}, quote = '\"', escape = '\"', columns = {{{columns}}}, "
         f"nullstr = [{nulls}])"
     )

@@ -32,6 +32,7 @@ def lock(connection: Any, files: Sequence[str]) -> None:
     """From here on the connection reads these files only, and no query can change that."""
     connection.execute("SET python_enable_replacements = false")
     connection.execute(f"SET allowed_paths = [{', '.join(literal(f) for f in files)}]")
+    connection.execute("SET allowed_directories = [current_setting('temp_directory')]")  # what we loaded lies there
     connection.execute("SET enable_external_access = false")
     connection.execute("SET errors_as_json = true")
     connection.execute("SET lock_configuration = true")
