@@ -101,6 +101,29 @@ def diff(
 
 
 @app.command()
+def profile(
+    file: FileArgument,
+    report_file: Annotated[
+        Path | None, typer.Option("--report", envvar="MLP_CI_REPORT", help="Also draw it as an HTML page, here.")
+    ] = None,
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+) -> int:
+    """Show what a file holds: missing and distinct values, quantiles, small histograms, the most frequent values.
+
+    `mlp-ci data profile data/train.parquet --report page.html` also draws it as one page that needs no network.
+    """
+
+    def flow() -> Report:
+        from mlp_ci.data.flow_profile import profile as run_profile
+
+        return run_profile(path, file, report_file)
+
+    return _run("profile", output_format, output, flow)
+
+
+@app.command()
 def check(
     source: Annotated[
         str, typer.Argument(help="A file, folder, glob or address, or table:schema.name.", show_default=False)

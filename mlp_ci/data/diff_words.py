@@ -169,13 +169,13 @@ def _two_rows(column: ColumnChanges) -> Iterable[tuple[Any, ...]]:
         (_cut(column.name), "before", column.nulls_before, column.before),
         ("", "now", column.nulls_now, column.now),
     ):
-        numbers = numbers_of(profile)
+        found = numbers_of(profile)
         if column.sensitive:
             measured = ["hidden"] + [""] * len(QUANTILES)
-        elif numbers is None:
+        elif found is None:
             measured = [""] * (1 + len(QUANTILES))
         else:
-            measured = [_number(numbers.mean), *(_number(quantile(numbers, at)) for at in QUANTILES)]
+            measured = [numbers(found.mean), *(numbers(quantile(found, at)) for at in QUANTILES)]
         yield name, side, psi if side == "now" else None, _share(nulls), *measured
 
 
@@ -196,7 +196,7 @@ def _values(column: ColumnChanges, rows: RowChanges) -> str:
         parts.append(_pair(_span(column.span_before), _span(column.span_now)))
     a, b = numbers_of(column.before), numbers_of(column.now)
     if a and b and (a.smallest, a.largest) != (b.smallest, b.largest):
-        ends = [f"{_number(p.smallest)} … {_number(p.largest)}" if p.count else "" for p in (a, b)]
+        ends = [f"{numbers(p.smallest)} … {numbers(p.largest)}" if p.count else "" for p in (a, b)]
         parts.append(f"range {_pair(ends[0], ends[1])}")
     parts += [
         f"{word} {_named(values)}" for word, values in (("new:", column.new), ("gone:", column.gone)) if values.count
@@ -221,7 +221,8 @@ def _span(ends: tuple[Any, Any]) -> str:
     return "" if low is None else f"{instant(int(low)):%Y-%m-%d} … {instant(int(high)):%Y-%m-%d}"
 
 
-def _number(value: float | None) -> str:
+def numbers(value: float | None) -> str:
+    """A number for people: whole ones whole, others in four digits; nothing for None."""
     if value is None:
         return ""
     whole = float(value).is_integer() and abs(value) < 1e15
