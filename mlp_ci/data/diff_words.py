@@ -80,7 +80,7 @@ def _sentence(one: Compared) -> str:
         shown = ", ".join(f"{_cut(c.name)} {c.psi:.2f}" for c in moved[:3])
         parts.append(f"{len(moved)} of {len(changes.columns)} distributions moved (PSI: {shown})")
     elif not schema:
-        parts.append("no distribution moved (PSI below 0.1 everywhere)")
+        parts.append("no distribution moved beyond chance (PSI)")
     return f"{one.now}: {', '.join(parts)}"
 
 
