@@ -106,11 +106,13 @@ def session() -> Iterator[Any]:
     if active is not None:
         yield active
         return
-    started = _start()
-    try:
-        yield started
-    finally:
-        started.stop()
+    # Spark makes a folder for tables whether there are any or not.
+    with tempfile.TemporaryDirectory(prefix="mlp-ci-spark-") as folder:
+        started = _start(folder)
+        try:
+            yield started
+        finally:
+            started.stop()
 
 
 class _Java:
@@ -119,7 +121,7 @@ class _Java:
     gateway: Any = None
 
 
-def _start() -> Any:
+def _start(folder: str) -> Any:
     if not java():
         what = "the engine spark needs Java, which is not on this machine"
         raise InputError(what, fix=_JAVA)
@@ -127,7 +129,7 @@ def _start() -> Any:
     from pyspark.java_gateway import launch_gateway
     from pyspark.sql import SparkSession
 
-    # None of what a cluster has: no pages, no ports but loopback's, no folder for tables.
+    # None of what a cluster has: no pages, and no ports but loopback's.
     conf = SparkConf()
     for name, value in {
         "spark.app.name": "mlp-ci",
@@ -136,6 +138,7 @@ def _start() -> Any:
         "spark.driver.host": "127.0.0.1",
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.sql.shuffle.partitions": str(2 * (os.cpu_count() or 1)),
+        "spark.sql.warehouse.dir": folder,
         "spark.ui.showConsoleProgress": "false",
     }.items():
         conf.set(name, value)

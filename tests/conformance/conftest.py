@@ -80,6 +80,11 @@ def spark_session() -> Iterator[Any]:
     if not spark.java():
         pytest.skip(NO_JAVA)
     with spark.session() as session:
+        # A handful of rows: compiling queries and spreading them out takes longer than running them.
+        session.conf.set("spark.sql.shuffle.partitions", "1")
+        session.conf.set("spark.sql.codegen.wholeStage", "false")
+        session.conf.set("spark.sql.codegen.factoryMode", "NO_CODEGEN")
+        session.conf.set("spark.sql.adaptive.enabled", "false")
         yield session
 
 

@@ -6,4 +6,4 @@ import pytest
 
 SPARK = pytest.mark.xdist_group("spark")
 TYPED = ["duckdb-parquet", "sqlite", "postgres", pytest.param("spark-parquet", marks=SPARK)]
-CSV = ["duckdb-csv", pytest.param("spark-csv", marks=SPARK)]
+CSV = ["duckdb-csv", pytest.param("spark-csv", marks=[SPARK, pytest.mark.slow])]
