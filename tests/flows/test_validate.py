@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pytest
@@ -151,3 +151,116 @@ def test_no_pandas_on_the_way(repo: Path, at: dict[str, str]) -> None:
     command = [sys.executable, "-c", code, str(repo)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, **at})
     assert "HEAVY []" in done.stdout
+
+
+# ---------------------------------------------------------------- between files and between versions
+
+
+def change(repo: Path, old: str, new: str) -> None:
+    text = (repo / "model.yaml").read_text()
+    assert old in text
+    (repo / "model.yaml").write_text(text.replace(old, new))
+
+
+def report_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(done.stdout)
+    return value
+
+
+def check_of(report: dict[str, Any], rule: str, file: str = "data/train.parquet") -> dict[str, Any]:
+    return next(c for c in report["data"]["files"][file]["checks"] if c["rule"] == rule)
+
+
+def test_columns_that_changed_since_the_last_version(repo: Path, cli: Cli, at: dict[str, str]) -> None:
+    first = report_of(cli("validate", "-C", repo, "--format", "json", **at))
+    assert check_of(first, "schema")["message"] == "the first version of this data"
+    more = ROWS.replace("AS late", "AS late, 1 AS wind").replace("* 1.0", "* 1.0::DOUBLE")
+    write(repo, "train.parquet", more.format(start=0, end=400))
+    publish(repo)
+    done = cli("validate", "-C", checkout(repo), "--format", "json", **at)
+    assert done.returncode == 0, done.stdout
+    check = check_of(report_of(done), "schema")
+    assert check["message"].startswith("the columns changed since commit ")
+    assert check["message"].endswith("new: wind; another type: distance (DECIMAL(21,1) → DOUBLE)")
+    assert check["severity"] == "warning"
+    change(repo, "freshness: 10d}", "freshness: 10d, schema: error}")
+    assert cli("validate", "-C", repo, **at).returncode == 3
+
+
+def test_an_earlier_version_that_is_not_here_is_said(repo: Path, cli: Cli, at: dict[str, str]) -> None:
+    old = (repo / "data" / "train.parquet.dvc").read_text().partition("md5: ")[2][:32]
+    write(repo, "train.parquet", ROWS.format(start=0, end=390))
+    publish(repo)
+    for store in (repo.parent / "remote", repo / ".dvc" / "cache"):
+        (store / "files" / "md5" / old[:2] / old[2:]).unlink()
+    check = check_of(report_of(cli("validate", "-C", checkout(repo), "--format", "json", **at)), "schema")
+    assert check["outcome"] == "skip"
+    assert "neither in DVC's cache nor in a local remote" in check["message"]
+
+
+@pytest.mark.parametrize("tracked_by", ["git", "dvc"])
+def test_values_that_a_tracked_file_knows(repo: Path, cli: Cli, at: dict[str, str], tracked_by: str) -> None:
+    (repo / "data" / "carriers.csv").write_text("code,name\nUA,United\n")
+    if tracked_by == "dvc":
+        run(repo, "dvc", "add", "-q", "data/carriers.csv")
+        run(repo, "dvc", "push", "-q")
+    change(repo, "in: [UA, AA]", "references: {file: data/carriers.csv, column: code}")
+    run(repo, "git", "add", ".")
+    run(repo, "git", "commit", "-q", "-m", "Reference")
+    done = cli("validate", "-C", checkout(repo), **at)
+    assert done.returncode == 3
+    assert "200 rows hold a value that code of data/carriers.csv does not have: AA (row 2)" in " ".join(
+        done.stdout.split()
+    )
+
+
+def test_a_reference_that_nobody_tracks(repo: Path, cli: Cli, at: dict[str, str]) -> None:
+    (repo / "data" / "carriers.csv").write_text("code\nUA\n")
+    change(repo, "in: [UA, AA]", "references: {file: data/carriers.csv, column: code}")
+    done = cli("validate", "-C", repo, **at)
+    assert done.returncode == 2
+    assert "tracked neither by DVC nor by git" in done.stderr
+
+
+def test_training_data_may_be_a_folder(repo: Path, cli: Cli, at: dict[str, str]) -> None:
+    (repo / "data" / "train").mkdir()
+    for i in range(4):
+        write(repo, f"train/part-{i}.parquet", ROWS.format(start=i * 100, end=i * 100 + 100))
+    change(repo, "train: data/train.parquet", "train: data/train")
+    change(repo, "max: 100, nulls", "max: 98, nulls")
+    run(repo, "dvc", "add", "-q", "data/train")
+    run(repo, "dvc", "push", "-q")
+    run(repo, "git", "add", ".")
+    run(repo, "git", "commit", "-q", "-m", "Folder")
+    done = cli("validate", "-C", checkout(repo), "--format", "json", **at)
+    assert done.returncode == 3, done.stderr
+    report = report_of(done)
+    assert report["data"]["files"]["data/train"]["rows"] == 400
+    assert check_of(report, "max", "data/train")["message"] == (
+        "4 values are above 98: '99.0' (id=99), '99.0' (id=199), '99.0' (id=299), '99.0' (id=399)"
+    )
+
+
+def test_rows_in_both_files_and_own_queries(repo: Path, cli: Cli, at: dict[str, str]) -> None:
+    write(repo, "test.parquet", ROWS.format(start=390, end=500))
+    publish(repo)
+    query = "{name: small, query: SELECT id FROM data WHERE distance = 7 AND id > 100, severity: warn}"
+    change(repo, "freshness: 10d}", f"freshness: 10d, sql: [{query}]}}")
+    done = cli("validate", "-C", repo, **at)
+    assert done.returncode == 3
+    assert "10 rows are also in the held-out data, by id" in done.stdout
+    suppress = "[{check: leakage, reason: the split is being redone, until: 2013-02-01}]"
+    change(repo, "freshness: 10d, ", f"freshness: 10d, suppress: {suppress}, ")
+    done = cli("validate", "-C", repo, **at)
+    assert done.returncode == 0, done.stdout
+    said = " ".join(done.stdout.split())
+    assert "(accepted until 2013-02-01: the split is being redone)" in said
+    assert "small 3 rows (id): 107; 207; 307" in said.replace("data/train.parquet ", "")
+
+
+def test_a_query_that_cannot_run_exits_2_and_names_its_place(repo: Path, cli: Cli, at: dict[str, str]) -> None:
+    change(repo, "freshness: 10d}", "freshness: 10d, sql: [{name: q, query: SELECT distanze FROM data}]}")
+    done = cli("validate", "-C", repo, **at)
+    assert done.returncode == 2
+    assert "data.checks.sql 'q': Referenced column" in done.stderr
+    assert "line 1, column 8" in " ".join(done.stderr.split())
