@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
+import yaml
 
 from mlp_ci.clock import now
 from mlp_ci.data.acceptance import Acceptance
@@ -14,11 +17,10 @@ from mlp_ci.data.plan import PhysicalColumn
 from mlp_ci.data.validation_report import report_on
 from mlp_ci.errors import InputError
 from mlp_ci.report import Outcome, markdown
+from mlp_ci.spec.data import Rule
 from tests.unit.checked import COLUMNS, ROWS, broken, held, look, look_at_pair, section, write
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mlp_ci.data.judge import FileVerdict
     from mlp_ci.spec.data import Data
 
@@ -460,3 +462,16 @@ def test_ten_thousand_columns_do_not_flood_the_report(tmp_path: Path) -> None:
     assert "1,428 failed" in report.headline
     assert len(markdown(report)) < 100_000
     assert len(report.data["files"]["wide"]["columns"]) == 10_000
+
+
+# ---------------------------------------------------------------- the page
+
+
+def test_the_page_of_the_checks_names_each_of_them_and_its_examples_are_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs/reference/checks.md").read_text(encoding="utf-8")
+    headings = {n for line in page.splitlines() if line.startswith("## ") for n in line.removeprefix("## ").split(", ")}
+    assert set(get_args(Rule)) <= headings
+    examples = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert len(examples) > 15
+    for example in examples:
+        section(**{"columns": {"late": {"type": "bool"}}, **yaml.safe_load(example)})
