@@ -5,6 +5,7 @@ Nothing heavy is imported on the way to ``--help``: each command imports its flo
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +59,9 @@ SinceOption = Annotated[
 UntilOption = Annotated[str | None, typer.Option("--until", envvar="MLP_CI_UNTIL", help="End; now, if not given.")]
 LookUntilOption = Annotated[
     str | None,
-    typer.Option("--until", envvar="MLP_CI_UNTIL", help="End, or `now`; the last full hour, day or week, if not given."),
+    typer.Option(
+        "--until", envvar="MLP_CI_UNTIL", help="End, or `now`; the last full hour, day or week, if not given."
+    ),
 ]
 
 
@@ -364,6 +367,14 @@ def monitor(
     report_file: Annotated[
         Path | None, typer.Option("--report", envvar="MLP_CI_REPORT", help="Write the HTML report here.")
     ] = None,
+    metrics: Annotated[
+        Path | None,
+        typer.Option("--metrics", envvar="MLP_CI_METRICS", help="Write figures for Prometheus here, as NAME.prom."),
+    ] = None,
+    pushgateway: Annotated[
+        str | None,
+        typer.Option("--pushgateway", envvar="MLP_CI_PUSHGATEWAY", help="Push the figures to this Pushgateway."),
+    ] = None,
     path: PathOption = Path(),
     output_format: FormatOption = "text",
     output: OutputOption = None,
@@ -374,9 +385,11 @@ def monitor(
     def flow() -> Report:
         from mlp_ci.monitor import Window
         from mlp_ci.monitor import monitor as run_monitor
+        from mlp_ci.monitor.metrics import Export
 
         window = Window(stage=stage, since=since, until=until)
-        return run_monitor(_context(path, platform), window, report_file, fail_on_drift=fail_on_drift)
+        to = Export.of(metrics, pushgateway, os.environ)
+        return run_monitor(_context(path, platform), window, report_file, fail_on_drift=fail_on_drift, to=to)
 
     return Presenter("monitor", output_format, output)(flow)
 

@@ -19,6 +19,7 @@ from mlp_ci.data.shapes import NumberProfile
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.monitor.comment import tell_pull
 from mlp_ci.monitor.look import Log, look_at
+from mlp_ci.monitor.metrics import export
 from mlp_ci.monitor.packing import pack
 from mlp_ci.monitor.performance import Answers, estimate_performance, performance_by_window
 from mlp_ci.monitor.risk import risk_of_a_look
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.monitor.estimate import Estimate
     from mlp_ci.monitor.look import Look
+    from mlp_ci.monitor.metrics import Export
     from mlp_ci.monitor.performance import PerformanceLook
     from mlp_ci.report import Report
     from mlp_ci.spec.model import ModelSpec
@@ -59,10 +61,13 @@ class Facts:
     looked_until: datetime | None = None
 
 
-def monitor(context: Context, window: Window, report_file: Path | None, *, fail_on_drift: bool) -> Report:
+def monitor(
+    context: Context, window: Window, report_file: Path | None, *, fail_on_drift: bool, to: Export | None = None
+) -> Report:
     """Look at one window of one stage, and remember the verdict with the live version's run.
 
-    An alarm is news: the exit code stays 0 unless ``fail_on_drift``. Raises NothingToDo when nothing is live.
+    The figures of the newest window go ``to`` Prometheus; a look back leaves them as they are. An alarm is news: the
+    exit code stays 0 unless ``fail_on_drift``. Raises NothingToDo when nothing is live.
     """
     from mlp_ci import tracking as mlflow
     from mlp_ci.github import platform_of
@@ -90,6 +95,8 @@ def monitor(context: Context, window: Window, report_file: Path | None, *, fail_
     pack(context.prediction_log, spec.name, window.stage, span, now)
     kept_at = _kept_at(tracking.run_page(version.run_id), verdict)
     report = report_of(verdict, page, kept_at, fail_on_drift=fail_on_drift)
+    if to and _is_newest(verdict, facts.looked_until):
+        report.findings += export(verdict, to)
     # A person who tries out a window, or looks back, changes nothing that others read.
     if context.in_job and _is_newest(verdict, facts.looked_until):
         told = tell_pull(context, verdict.as_dict(), kept_at)

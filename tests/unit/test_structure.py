@@ -88,6 +88,7 @@ ONLY_USERS = {
     "py4j": {"data/spark.py"},
     "sqlalchemy": {"data/warehouse.py"},
     "sqlglot": {"data/sql_dialects.py", "data/sql_query.py", "data/warehouse.py", "data/spark.py"},
+    "prometheus_client": {"monitor/metrics.py"},
     "rich": {"report.py", "progress.py", "sandbox/demo"},
     "requests": {"github"},
     "scipy": {"data", "monitor/estimate.py"},
