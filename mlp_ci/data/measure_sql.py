@@ -75,7 +75,7 @@ def value(column: SqlColumn, plan: ColumnPlan) -> str:
     plain = read(column, plan.declared)
     if plan.is_time and plan.measurable:
         return f"mlp_micros({plain})"
-    if column.form in ("float", "real") or (column.physical.text and plan.declared == "float"):
+    if column.form in ("float", "real"):
         return f"CAST({plain} AS DOUBLE)"
     return plain
 
