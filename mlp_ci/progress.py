@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +23,18 @@ _log = logging.getLogger("mlp_ci.progress")
 def doing(what: str) -> None:
     """Say what is being done from now on: ``doing("fetching data/train.parquet")``."""
     _log.info("%s", what)
+
+
+def share(done: float) -> None:
+    """How much of what is being done now is done, 0 to 1; forgotten at the next :func:`doing`."""
+    for line in _log.handlers:
+        if isinstance(line, _Line):
+            line.share(done)
+
+
+def watched() -> bool:
+    """Whether somebody is shown what is being done; if not, nobody need find out how far it is."""
+    return any(isinstance(line, _Line) for line in _log.handlers)
 
 
 @contextmanager
@@ -48,14 +60,21 @@ def shown(command: str) -> Iterator[None]:
 
 
 class _Line(logging.Handler):
-    """One line that moves: a spinner, what is being done, how long the command has taken."""
+    """One line that moves: a spinner, what is being done, how far it is where that is known, how long it has taken."""
 
     def __init__(self, command: str) -> None:
         super().__init__()
         from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+        class Bar(BarColumn):
+            """Nothing where it is not known how far the work is."""
+
+            def render(self, task: Any) -> Any:
+                return "" if task.total is None else super().render(task)
+
+        text = TextColumn("{task.description}", markup=False)
+        columns = (SpinnerColumn(), text, Bar(bar_width=24), TimeElapsedColumn())
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
         self._task = self._progress.add_task(command, total=None)
         self._turn = threading.Lock()
@@ -63,6 +82,11 @@ class _Line(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._progress.update(self._task, description=record.getMessage())
+        self._progress.update(self._task, completed=0)
+        self._progress.tasks[0].total = None
+
+    def share(self, done: float) -> None:
+        self._progress.update(self._task, total=1.0, completed=min(1.0, max(0.0, done)))
 
     def start(self) -> None:
         with self._turn:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import threading
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci import progress
 from mlp_ci.data.duck_file import DuckFile
 from mlp_ci.data.duck_load import describe, first_line, load, unreadable
 from mlp_ci.data.duck_sql import literal
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from mlp_ci.data.plan import PhysicalColumn
 
 MEMORY_LIMIT = "300MB"
+LOOK_SECONDS = 0.25  # how often somebody who waits is told how far a pass is
 
 
 @contextlib.contextmanager
@@ -58,13 +61,40 @@ def open_file(
     import duckdb
 
     source = file.typed(types) if isinstance(file, Source) else Source.parse(file, shown_as=shown_as, types=types)
-    with connect(memory_limit) as connection:
+    with connect(memory_limit) as connection, _watching(connection):
         try:
             yield DuckFile(connection, load(connection, source, "data"), others or {})
         except duckdb.OutOfMemoryException:
             raise
         except (duckdb.Error, UnicodeError) as error:
             raise unreadable(error, source) from error
+
+
+@contextlib.contextmanager
+def _watching(connection: Any) -> Iterator[None]:
+    """Tell whoever waits how far the pass over the data is that is running."""
+    if not progress.watched():
+        yield
+        return
+    # DuckDB only counts when it may draw its own bar, which goes to stdout: it may, and has no ink.
+    connection.execute("SET enable_progress_bar_print = false")
+    connection.execute("SET enable_progress_bar = true")
+    connection.execute(f"SET progress_bar_time = {round(LOOK_SECONDS * 1000)}")
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(LOOK_SECONDS):
+            percent = connection.query_progress()
+            if percent > 0:
+                progress.share(percent / 100)
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        looking.join()
 
 
 def columns_of(source: Source) -> tuple[PhysicalColumn, ...]:

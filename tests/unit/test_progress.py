@@ -17,10 +17,10 @@ print("done")
 """
 
 
-def at_a_terminal(seconds: float, **env: str) -> str:
+def at_a_terminal(seconds: float, code: str = CODE, **env: str) -> str:
     """What a terminal shows on stderr while the code runs."""
     leader, follower = pty.openpty()
-    command = [sys.executable, "-c", CODE.format(seconds=seconds)]
+    command = [sys.executable, "-c", code.format(seconds=seconds)]
     settings = {**os.environ, "TERM": "xterm", "COLUMNS": "100", **env}
     with subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=follower, env=settings
@@ -41,6 +41,14 @@ def test_what_takes_long_is_shown_with_its_time() -> None:
     seen = at_a_terminal(1.6)
     assert "fetching version [3]" in seen
     assert "0:00:01" in seen
+
+
+def test_how_far_it_is_is_shown_where_it_is_known() -> None:
+    told = CODE.replace('    doing("fetching version [3]")', '    doing("a [1]"); share(0.5)').replace(
+        "import doing", "import doing, share"
+    )
+    assert "━━━" in at_a_terminal(1.6, code=told)
+    assert "━━━" not in at_a_terminal(1.6)
 
 
 def test_what_is_quick_shows_nothing() -> None:
