@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mlp_ci.data.profile import PREDICTION
-from mlp_ci.monitor.verdict import PASS, names_of, unique
-from mlp_ci.monitor.words import show_moment, show_number, show_psi
+from mlp_ci.monitor.verdict import PASS, names_of
+from mlp_ci.monitor.words import show_moment, show_number, show_psi, without_repeats
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -137,7 +137,7 @@ def _slot(past: Past, i: int, of: int, names: Sequence[str]) -> Slot:
 
 
 def _some(names: Sequence[str]) -> str:
-    return names_of(unique([_called(n) for n in names]), 3)
+    return names_of([_called(n) for n in without_repeats(names)], 3)
 
 
 def _called(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import MlpError
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS
+from mlp_ci.monitor.words import show_share, without_repeats
 from mlp_ci.printable import markdown_text
 from mlp_ci.report import SYMBOLS, Finding, Outcome, Table, markdown_table
 
@@ -56,8 +57,11 @@ def comment_text(look: Mapping[str, Any], report: str) -> str:
     lines = [f"### {SYMBOLS[outcome]} {markdown_text(str(look.get('sentence') or 'no verdict'))}", ""]
     columns = columns_of(look)
     if columns:
-        shown = columns[:MOST_COLUMNS]
-        title = "" if len(shown) == len(columns) else f"The first {len(shown)} of {len(columns)}"
+        # The segments of a column that is shown say the same again.
+        names = without_repeats(str(c.get("name") or c.get("column")) for c in columns)
+        known = {str(c.get("name") or c.get("column")): c for c in columns}
+        shown = [known[name] for name in names[:MOST_COLUMNS]]
+        title = "" if len(shown) == len(columns) else f"The worst {len(shown)} of {len(columns)}"
         lines += [markdown_table(short_table(shown, title, decided=True)), ""]
     said = [
         f"Window {markdown_text(window_of(look.get('window')))} UTC",
@@ -108,7 +112,7 @@ def _cells(column: Mapping[str, Any]) -> tuple[str, ...]:
         str(column.get("decision") or ""),
         _psi(column),
         *(_decimals(column.get(name)) for name in ("usual", "limit")),
-        "" if importance is None else f"{importance:.0%}",
+        "" if importance is None else show_share(importance),
         "{:.1%} → {:.1%}".format(*nulls) if any(nulls) else "",
     )
 

@@ -5,18 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlp_ci.data.decision import Decision
-from mlp_ci.data.drift import ColumnDrift
-from mlp_ci.data.statistics import show_p
 from mlp_ci.errors import GateError
-from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Verdict, names_of, unique
+from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Verdict, names_of
+from mlp_ci.monitor.words import show_share, without_repeats
 from mlp_ci.report import Finding, Outcome, Report, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-# A job summary with more rows is not read; the page and the JSON have all of them.
-MOST_ROWS = 60
+    from mlp_ci.data.drift import ColumnDrift
+
+# A job summary with more is not read; the page and the JSON have all of them.
+MOST_ROWS = 20
+MOST_FINDINGS = 8
 OUTCOMES = {
     Decision.DRIFTED: Outcome.FAIL,
     Decision.SUSPECTED: Outcome.INCONCLUSIVE,
@@ -42,8 +44,8 @@ def report_of(verdict: Verdict, page: Path, kept_at: str, *, fail_on_drift: bool
 
 
 def _findings(verdict: Verdict) -> list[Finding]:
-    findings = [_of_column(d, Outcome.FAIL, "warning") for d in verdict.drifted]
-    findings += [_of_column(d, Outcome.INCONCLUSIVE, "notice") for d in verdict.suspected]
+    findings = _of_columns(verdict.drifted, Outcome.FAIL, "warning")
+    findings += _of_columns(verdict.suspected, Outcome.INCONCLUSIVE, "notice")
     findings += _of_the_past(verdict)
     everywhere = [d for d in verdict.drifts if not d.segment]
     stable = sum(d.decision is Decision.STABLE for d in everywhere)
@@ -72,10 +74,25 @@ def _findings(verdict: Verdict) -> list[Finding]:
     return findings
 
 
-def _of_column(drift: ColumnDrift, outcome: Outcome, severity: str) -> Finding:
-    weight = "" if drift.importance is None else f"; {drift.importance:.0%} of what moves the model"
-    message = f"{drift.reason}{weight}"
-    return Finding(check="drift", outcome=outcome, subject=drift.name, message=message, severity=severity)
+def _of_columns(drifts: Sequence[ColumnDrift], outcome: Outcome, severity: str) -> list[Finding]:
+    """One finding a column; its segments are part of it, and of many columns the last ones are only counted."""
+    everywhere = {d.column: d for d in drifts if not d.segment}
+    segments: dict[str, list[str]] = {}
+    for d in drifts:
+        if d.segment and d.column in everywhere:
+            segments.setdefault(d.column, []).append(d.segment)
+    told = [d for d in drifts if not d.segment or d.column not in everywhere]
+    findings = []
+    for d in told[:MOST_FINDINGS]:
+        weight = "" if d.importance is None else f"; {show_share(d.importance)} of what moves the model"
+        within = segments.get(d.column, []) if not d.segment else []
+        also = f"; also where {names_of(within, 3)}" if within else ""
+        message = f"{d.reason}{weight}{also}"
+        findings.append(Finding(check="drift", outcome=outcome, subject=d.name, message=message, severity=severity))
+    if rest := [d.name for d in told[MOST_FINDINGS:]]:
+        said = f"{len(rest)} more: {names_of(rest)}"
+        findings.append(Finding(check="drift", outcome=outcome, message=said, severity=severity))
+    return findings
 
 
 def _of_the_past(verdict: Verdict) -> list[Finding]:
@@ -83,7 +100,7 @@ def _of_the_past(verdict: Verdict) -> list[Finding]:
     found = []
     for past in verdict.timeline:
         if past.missed:
-            message = f"{names_of(unique(past.drifted))} had drifted from {past.span}; no look was taken then"
+            message = f"{names_of(without_repeats(past.drifted))} had drifted from {past.span}; no look was taken then"
             found.append(_warning("missed", message, "run the monitor as often as monitor.schedule says"))
     return found
 
@@ -93,21 +110,31 @@ def _warning(check: str, message: str, fix: str) -> Finding:
 
 
 def _table(drifts: Sequence[ColumnDrift]) -> Table:
-    shown = drifts[:MOST_ROWS]
-    rows = tuple(
+    """What can be read on a small screen: the segments of what changed everywhere, the p-values and the distances are
+    in the page."""
+    changed = [d for d in drifts if d.decision in (Decision.DRIFTED, Decision.SUSPECTED)]
+    told = set(without_repeats(d.name for d in changed))
+    shown = [d for d in drifts if d.name in told or not d.segment][:MOST_ROWS]
+    rows = [
         (
             d.name,
             OUTCOMES[d.decision],
-            round(d.psi, 4),
-            round(d.usual, 4),
-            round(d.limit, 4),
-            "" if d.decision is Decision.INSUFFICIENT else show_p(d.p_adjusted),
-            "" if d.importance is None else f"{d.importance:.0%}",
-            f"{d.nulls_then:.1%} → {d.nulls_now:.1%}",
-            d.rows_now,
+            *((None,) * 3 if d.decision is Decision.INSUFFICIENT else (_psi(d.pooled), _psi(d.usual), _psi(d.limit))),
+            "" if d.importance is None else show_share(d.importance),
+            f"{d.nulls_then:.1%} → {d.nulls_now:.1%}" if d.nulls_then or d.nulls_now else "",
         )
         for d in shown
+    ]
+    columns = ("column", "outcome", "PSI", "usual", "limit", "importance", "missing then → now")
+    # A column of the table that says nothing is left out: not every version has importances.
+    kept = [i for i in range(len(columns)) if i < 5 or any(row[i] for row in rows)]
+    more = f" ({len(drifts) - len(shown)} more are in the report)" if len(drifts) > len(shown) else ""
+    return Table(
+        title=f"Training against now, what probably hurts most first{more}",
+        columns=tuple(columns[i] for i in kept),
+        rows=tuple(tuple(row[i] for i in kept) for row in rows),
     )
-    columns = ("column", "outcome", "PSI", "usual", "limit", "p (corrected)", "importance", "nulls then → now", "rows")
-    more = f" ({len(drifts) - MOST_ROWS} more are in the report)" if len(drifts) > MOST_ROWS else ""
-    return Table(title=f"Training against now, what probably hurts most first{more}", columns=columns, rows=rows)
+
+
+def _psi(value: float) -> float:
+    return round(value, 3)

@@ -55,8 +55,8 @@ def drift(column: str, decision: str, psi: float, segment: str = "") -> dict[str
     apart = Distances(psi=psi, kl=psi / 2, js=0.1, hellinger=0.2, chi_square=0.0, ks=0.31, ks_p=0.0, wasserstein=2.0)
     found = ColumnDrift(
         column=column, segment=segment, kind="number", decision=Decision(decision), psi=psi, scale=1,
-        pooled=psi, p_value=0.0, p_adjusted=0.0, usual=0.012, limit=0.1, windows=12, before=(0.4,), distances=apart, importance=0.25,
-        rows_then=3, rows_now=900, nulls_then=0.0, nulls_now=0.02, reason="calm",
+        pooled=psi, p_value=0.0, p_adjusted=0.0, usual=0.012, limit=0.1, windows=12, before=(0.4,),
+        distances=apart, importance=0.25, rows_then=3, rows_now=900, nulls_then=0.0, nulls_now=0.02, reason="calm",
     )  # fmt: skip
     return {**asdict(found), "name": found.name}
 
@@ -198,7 +198,7 @@ def test_each_look_renews_the_one_comment_on_the_open_pull_request(repo: Repo) -
     assert (told.outcome, told.message) == (Outcome.PASS, f"#{number} says what this look found")
     body = comments(repo, number)[0]
     assert "✗ wind_speed drifted in 900 rows" in body
-    assert "The first 5 of 7" in body
+    assert "The worst 5 of 7" in body
     assert "x4" in body
     assert "x5" not in body
     assert "@all" not in body
