@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import MlpError
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS
-from mlp_ci.monitor.words import show_share, without_repeats
+from mlp_ci.monitor.words import show_share
 from mlp_ci.printable import markdown_text
 from mlp_ci.report import SYMBOLS, Finding, Outcome, Table, markdown_table
 
@@ -57,10 +57,7 @@ def comment_text(look: Mapping[str, Any], report: str) -> str:
     lines = [f"### {SYMBOLS[outcome]} {markdown_text(str(look.get('sentence') or 'no verdict'))}", ""]
     columns = columns_of(look)
     if columns:
-        # The segments of a column that is shown say the same again.
-        names = without_repeats(str(c.get("name") or c.get("column")) for c in columns)
-        known = {str(c.get("name") or c.get("column")): c for c in columns}
-        shown = [known[name] for name in names[:MOST_COLUMNS]]
+        shown = _worst(columns)
         title = "" if len(shown) == len(columns) else f"The worst {len(shown)} of {len(columns)}"
         lines += [markdown_table(short_table(shown, title, decided=True)), ""]
     said = [
@@ -71,6 +68,17 @@ def comment_text(look: Mapping[str, Any], report: str) -> str:
         said.append(f"[report]({report})")
     lines.append(" · ".join(said))
     return "\n".join(lines) + "\n"
+
+
+def _worst(columns: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The first ones; segments of a column that stands before them say the same again."""
+    shown: list[Mapping[str, Any]] = []
+    for c in columns:
+        if not (c.get("segment") and any(s.get("column") == c.get("column") and not s.get("segment") for s in shown)):
+            shown.append(c)
+        if len(shown) == MOST_COLUMNS:
+            break
+    return shown
 
 
 def short_table(columns: Sequence[Mapping[str, Any]], title: str, *, decided: bool = False) -> Table:
