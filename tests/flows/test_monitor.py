@@ -8,7 +8,8 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -21,11 +22,9 @@ from mlp_ci.monitor.watch import live_version
 from mlp_ci.spec.load import load_model
 from mlp_ci.tracking import Tracking, connect
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 NOW = datetime(2013, 7, 31, tzinfo=UTC)
+WEEK = timedelta(days=7)
 MODEL = """\
 apiVersion: mlp-ci/v1
 name: {name}
@@ -68,6 +67,10 @@ class World:
         select = f"SELECT {stamp}, 'stable' AS arm, 2.0 AS latency_ms, {inputs}"
         part = hour / f"part-{uuid.uuid4().hex}.parquet"
         duckdb.connect().execute(f"COPY ({select}) TO '{part}'")
+
+    def clock(self, now: datetime) -> None:
+        """Make it this time for every command that follows."""
+        Path(self.env["MLP_CLOCK_FILE"]).write_text(now.isoformat())
 
     def monitor(self, cli: Cli, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         return cli("monitor", "-C", self.repo, *arguments, **{**self.env, **env})
@@ -116,13 +119,20 @@ def test_steady_traffic_then_drift_then_the_same_look_again(world: World, cli: C
     assert json.loads(steady.stdout)["outputs"]["drifted"] == "false"
     assert world.latest()["verdict"] == "pass"
 
-    world.traffic(3000, shift=8)
+    world.clock(NOW + WEEK)
+    world.traffic(3000, shift=8, at=NOW + timedelta(days=2))
+    suspected = world.monitor(cli)
+    assert "no alarm; distance looked different for the first time (3,000 rows)" in suspected.stdout
+    assert world.latest()["verdict"] == "pass"
+
+    world.clock(NOW + 2 * WEEK)
+    world.traffic(4500, shift=8, at=NOW + timedelta(days=9))
     output, summary = tmp_path / "output", tmp_path / "summary"
     job = {"GITHUB_ACTIONS": "true", "GITHUB_OUTPUT": str(output), "GITHUB_STEP_SUMMARY": str(summary)}
     alarm = world.monitor(cli, **job)
     assert alarm.returncode == 0, alarm.stdout + alarm.stderr
     assert "distance drifted (4,500 rows)" in alarm.stdout
-    assert "::warning title=drift::distance: large: PSI" in alarm.stdout
+    assert "::warning title=drift::distance: PSI" in alarm.stdout
     assert "drifted<<" in output.read_text()
     assert "\ntrue\n" in output.read_text()
     assert "| distance | ✗ fail |" in summary.read_text()
@@ -140,12 +150,53 @@ def test_steady_traffic_then_drift_then_the_same_look_again(world: World, cli: C
 
 def test_an_older_window_does_not_overwrite_the_latest_verdict(world: World, cli: Cli) -> None:
     world.traffic(1500, shift=8)
+    world.traffic(1500, shift=8, at=NOW - timedelta(days=9))
     world.traffic(1500, at=NOW - timedelta(days=20))
     assert world.monitor(cli).returncode == 0
     assert world.monitor(cli, "--since", "2013-07-10", "--until", "2013-07-12").returncode == 0
     assert world.latest()["verdict"] == "alarm"
     old = world.tracking.read_bytes(world.run_id, "monitor/production-20130712T000000Z.html")
     assert b"no drift in 1,500 rows" in old
+
+
+def test_windows_that_nobody_looked_at_are_caught_up_on(world: World, cli: Cli) -> None:
+    """The schedule stood still for three weeks, in which a drift came and went."""
+    world.traffic(1500)
+    assert world.monitor(cli).returncode == 0
+    for week, shift in enumerate((8, 8, 0), start=1):
+        world.traffic(1500, shift=shift, at=NOW + week * WEEK - timedelta(days=3))
+    world.clock(NOW + 3 * WEEK)
+    back = world.monitor(cli)
+    assert back.returncode == 0, back.stderr
+    assert world.latest()["verdict"] == "pass"
+    assert "distance had drifted from 2013-08-07 00:00 to 2013-08-14 00:00 UTC; no look was taken then" in back.stdout
+    windows = world.latest()["timeline"]
+    assert [(w["rows"], w["verdict"], w["missed"]) for w in windows] == [
+        (1500, "pass", False),
+        (1500, "pass", False),
+        (1500, "alarm", True),
+        (1500, "pass", False),
+    ]
+    assert windows[1]["suspected"] == ["distance"]
+    assert "no look was taken then" not in world.monitor(cli).stdout, "what was told once is no news"
+
+
+def test_figures_for_prometheus_are_of_the_newest_window(world: World, cli: Cli, tmp_path: Path) -> None:
+    world.traffic(1500)
+    world.traffic(900, at=NOW - timedelta(days=20))
+    file = tmp_path / "toy.prom"
+    done = world.monitor(cli, "--metrics", str(file), MLP_CI_PUSHGATEWAY="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stderr
+    assert "the figures were not pushed to 127.0.0.1:9" in done.stdout
+    text = file.read_text()
+    assert f'mlp_ci_monitor_rows{{model="{world.name}",stage="production"}} 1500.0\n' in text
+    assert (
+        world.monitor(cli, "--since", "2013-07-10", "--until", "2013-07-12", MLP_CI_METRICS=str(file)).returncode == 0
+    )
+    assert file.read_text() == text
+    refused = world.monitor(cli, "--pushgateway", "http://jane:s3cret@host:9091")
+    assert refused.returncode == 2
+    assert "s3cret" not in refused.stdout + refused.stderr
 
 
 def test_an_empty_log_is_said_and_is_no_failure(world: World, cli: Cli) -> None:
