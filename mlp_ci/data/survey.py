@@ -326,8 +326,8 @@ def _measures(asked: _Asked) -> Iterator[str]:
             yield "NULL"
             yield "NULL"
             yield "0"
-    fits = _FITS.get(asked.type, "true").format(name=name, value=value) if asked.text else "true"
-    yield f"count(*) FILTER (WHERE {name} IS NOT NULL AND {fits})"
+    fits = _FITS.get(asked.type, "true").format(name=name, value=value)
+    yield f"count(*) FILTER (WHERE {name} IS NOT NULL AND {fits})" if asked.text else "0"
 
 
 def _column(asked: _Asked, rows: int, measured: list[Any]) -> ColumnSurvey:
