@@ -20,6 +20,7 @@ RULES = [
     r for g in yaml.safe_load((ROOT / "grafana/alerts.yaml").read_text(encoding="utf-8"))["groups"] for r in g["rules"]
 ]
 FIGURE = re.compile(r"\bmlp_ci_[a-z_]+")
+ENDS = ("_low", "_high", "_max_drop", "_rows", "_state", "_end_")
 TYPES = {"stat", "table", "timeseries", "state-timeline"}
 
 
@@ -73,3 +74,11 @@ def test_alerts_are_told_apart_by_model_and_say_what_to_do() -> None:
         assert "by (model, stage" in rule["expr"]
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert "{{ $labels.model }}" in rule["annotations"]["summary"]
+
+
+def test_the_page_names_every_figure_and_every_rule() -> None:
+    page = (ROOT / "docs/how-to/prometheus-and-grafana.md").read_text(encoding="utf-8")
+    short = [n for n in HELP if f"`{n}`" not in page]  # those after the first of a row are named by their end
+    missing = [n for n in short if not any(end in n and f"`…{end}" in page for end in ENDS)]
+    assert missing == []
+    assert all(f"`{r['alert']}`" in page for r in RULES)
