@@ -13,6 +13,7 @@ from mlp_ci.data.duck_sql import (
     can_be_special,
     condition_for,
     finite_filter,
+    is_there,
     measures_of,
     no_match,
     number_of,
@@ -195,7 +196,7 @@ class DuckFile:
     def membership(self, column: ColumnPlan) -> Membership:
         value, rows = set_value_of(column), self._data.part([column.name])
         row = self._row(
-            f"WITH groups AS (SELECT {value} AS v, count(*) AS n FROM {rows} WHERE {value} IS NOT NULL GROUP BY 1), "
+            f"WITH groups AS (SELECT {value} AS v, count(*) AS n FROM {rows} WHERE {is_there(column)} GROUP BY 1), "
             "judged AS (SELECT v, n, v NOT IN (SELECT unnest($allowed)) AS outside FROM groups) "
             "SELECT count(*), count(*) FILTER (WHERE outside), coalesce(sum(n) FILTER (WHERE outside), 0), "
             "max({'n': n, 'v': CAST(v AS VARCHAR)}, 5) FILTER (WHERE outside) FROM judged",
@@ -223,8 +224,11 @@ class DuckFile:
 
     def counts(self, column: str, most: int) -> tuple[tuple[str, int], ...]:
         value = self._data.as_text(column)
+        # A NaN is missing; a text may say nan.
+        kinds = {c.name: c.kind for c in self._data.columns}
+        numbers = " AND v <> 'nan'" if kinds[column] == "float" else ""
         found = self.connection.execute(
-            f"SELECT {value} AS v, count(*) AS n FROM {self._data.part([column])} WHERE {value} IS NOT NULL "
+            f"SELECT {value} AS v, count(*) AS n FROM {self._data.part([column])} WHERE v IS NOT NULL{numbers} "
             f"GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {int(most)}"
         ).fetchall()
         return tuple((str(v), int(n)) for v, n in found)

@@ -100,6 +100,12 @@ def can_be_special(column: ColumnPlan) -> bool:
     return column.physical.nan or (column.physical.text and column.declared == "float")
 
 
+def is_there(column: ColumnPlan) -> str:
+    """Neither NULL nor NaN, which is missing as well."""
+    there = f"{set_value_of(column)} IS NOT NULL"
+    return f"{there} AND NOT isnan({quoted(column.name)})" if can_be_special(column) else there
+
+
 def condition_for(column: ColumnPlan, fault: Fault) -> str:
     name, value = quoted(column.name), value_of(column)
     special = can_be_special(column)
@@ -125,7 +131,7 @@ def condition_for(column: ColumnPlan, fault: Fault) -> str:
         case Fault.ABOVE:
             return f"({finite}{value} > {_sql_number(column.upper)})"
         case Fault.OUTSIDE_SET:
-            return f"({set_value_of(column)} IS NOT NULL AND {set_value_of(column)} NOT IN (SELECT unnest($allowed)))"
+            return f"({is_there(column)} AND {set_value_of(column)} NOT IN (SELECT unnest($allowed)))"
         case Fault.TOO_SHORT:
             return f"(length(CAST({name} AS VARCHAR)) < {_sql_number(column.shortest)})"
         case Fault.TOO_LONG:

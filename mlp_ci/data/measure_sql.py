@@ -84,11 +84,16 @@ def can_be_special(plan: ColumnPlan) -> bool:
     return plan.physical.nan or (plan.physical.text and plan.declared == "float")
 
 
+def there(column: SqlColumn, plan: ColumnPlan) -> str:
+    """The condition under which a value is neither NULL nor NaN."""
+    plain = read(column, plan.declared)
+    return f"{plain} IS NOT NULL" + (f" AND NOT mlp_nan({plain})" if can_be_special(plan) else "")
+
+
 def finite(column: SqlColumn, plan: ColumnPlan) -> str:
     """The condition under which a value is neither NULL nor NaN nor infinite."""
-    plain = read(column, plan.declared)
-    there = f"{plain} IS NOT NULL"
-    return f"{there} AND NOT mlp_nan({plain}) AND NOT mlp_infinite({plain})" if can_be_special(plan) else there
+    infinite = f" AND NOT mlp_infinite({read(column, plan.declared)})" if can_be_special(plan) else ""
+    return there(column, plan) + infinite
 
 
 def text(column: SqlColumn, declared: str | None) -> str:
@@ -190,7 +195,7 @@ def condition(column: SqlColumn, plan: ColumnPlan, fault: Fault, dialect: str) -
             pattern = _REGEXES.get(dialect, str)(plan.regex or "")
             return f"NOT mlp_matches(CAST({plain} AS VARCHAR), {literal(pattern)})"
         case Fault.OUTSIDE_SET:
-            return f"{finite(column, plan)} AND {outside(set_value(column, plan), plan)}"
+            return f"{there(column, plan)} AND {outside(set_value(column, plan), plan)}"
 
 
 def outside(expression: str, plan: ColumnPlan) -> str:
@@ -228,15 +233,15 @@ def measures(column: SqlColumn, plan: ColumnPlan, dialect: str) -> dict[str, str
     found |= {fault.value: count_if(condition(column, plan, fault, dialect)) for fault in faults(plan)}
     if not plan.measurable or plan.declared not in ORDERED:
         return found
-    here, there = value(column, plan), finite(column, plan)
-    guarded = f"CASE WHEN {there} THEN {here} END" if can_be_special(plan) else here
+    here, whether = value(column, plan), finite(column, plan)
+    guarded = f"CASE WHEN {whether} THEN {here} END" if can_be_special(plan) else here
     found |= {"smallest": f"min({guarded})", "largest": f"max({guarded})"}
     if plan.quantiles or plan.mean:
-        found["finite"] = count_if(there)
+        found["finite"] = count_if(whether)
     if plan.mean and column.form in ("int", "decimal"):
         found["sum"] = f"sum({'mlp_exact(' + here + ')' if column.form == 'int' else here})"
     elif plan.mean:
         plain = f"CAST({here} AS DOUBLE)"
-        found["sum"] = f"sum(CASE WHEN {there} AND abs({plain}) < {LARGE!r} THEN {plain} END)"
-        found["large"] = f"sum(CASE WHEN {there} AND abs({plain}) >= {LARGE!r} THEN {plain} * {SMALLER!r} END)"
+        found["sum"] = f"sum(CASE WHEN {whether} AND abs({plain}) < {LARGE!r} THEN {plain} END)"
+        found["large"] = f"sum(CASE WHEN {whether} AND abs({plain}) >= {LARGE!r} THEN {plain} * {SMALLER!r} END)"
     return found

@@ -140,9 +140,8 @@ class SqlTable:
     def membership(self, column: ColumnPlan) -> Membership:
         here = self.data.column(column.name)
         value = ms.set_value(here, column)
-        groups = (
-            f"SELECT {value} AS v, count(*) AS n FROM {self.data.name} WHERE {ms.finite(here, column)} GROUP BY {value}"
-        )
+        present = ms.there(here, column)
+        groups = f"SELECT {value} AS v, count(*) AS n FROM {self.data.name} WHERE {present} GROUP BY {value}"
         bad = ms.outside("v", column)
         ((distinct, outside, rows),) = self._rows(
             f"SELECT count(*), {ms.count_if(bad)}, sum(CASE WHEN {bad} THEN n END) FROM ({groups}) AS found"
@@ -180,9 +179,11 @@ class SqlTable:
 
     def counts(self, column: str, most: int) -> tuple[tuple[str, int], ...]:
         value = self._text(self.data, column)
+        # A NaN is missing; a text may say nan.
+        numbers = " AND v <> 'nan'" if self.data.column(column).form in ("float", "real", "decimal") else ""
         found = self._rows(
             f"SELECT v, count(*) AS n FROM (SELECT {value} AS v FROM {self.data.name}) AS texts "
-            f"WHERE v IS NOT NULL GROUP BY v ORDER BY n DESC, mlp_order(v) LIMIT {int(most)}"
+            f"WHERE v IS NOT NULL{numbers} GROUP BY v ORDER BY n DESC, mlp_order(v) LIMIT {int(most)}"
         )
         return tuple((str(v), int(n)) for v, n in found)
 

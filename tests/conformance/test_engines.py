@@ -251,6 +251,21 @@ def test_membership_by_type(
     assert shown == dict(outside)
 
 
+def test_nan_is_no_value_and_an_infinity_is_one(store: Store) -> None:
+    data = section({"x": {"type": "float", "in": [1]}, "s": {"type": "string"}})
+    table = frame(x=("float", [1.0, NAN, 2.0, INF, None, 2.0]), s=("string", ["a", "b", "c", "d", "e", "f"]))
+    with store.open(table, types_wanted(data)) as engine:
+        column = plan_of(engine, data).column("x")
+        assert column is not None
+        found = engine.membership(column)
+        examples = engine.examples(column, Fault.OUTSIDE_SET, ("s",))
+        counted = engine.counts("x", 9)
+    assert (found.rows, found.distinct, found.distinct_outside) == (3, 3, 2)
+    assert found.values == (("2.0", 2), ("inf", 1))
+    assert {e.key for e in examples} == {("c",), ("d",), ("f",)}
+    assert counted == (("2.0", 2), ("1.0", 1), ("inf", 1))
+
+
 def test_counts_in_order(store: Store) -> None:
     data = section({"x": {"type": "string"}, "b": {"type": "bool"}, "f": {"type": "float"}, "i": {"type": "int"}})
     table = frame(
