@@ -271,14 +271,17 @@ def _alike(
     """The files by which of the wanted columns they have, and those that cannot be read as a part of the log."""
     import duckdb
 
-    try:
-        columns = _columns_of(connection, parts)
-    except duckdb.OutOfMemoryException:
-        raise
-    except duckdb.Error:
-        # One broken file must not blind the monitor: read the others, and say which one was left out.
-        readable = [p for p in parts if _readable(connection, p)]
-        columns = _columns_of(connection, readable) if readable else {}
+    columns: dict[str, set[str]] = {}
+    readable = parts
+    for _ in range(ATTEMPTS):
+        try:
+            columns = _columns_of(connection, readable) if readable else {}
+            break
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error:
+            # One broken file must not blind the monitor: read the others, and say which one was left out.
+            readable = [p for p in readable if _readable(connection, p)]
     alike: dict[frozenset[str], list[Path]] = {}
     for part in parts:
         there = columns.get(str(part), set())
@@ -308,16 +311,19 @@ def load_rows(connection: Any, parts: list[Path], span: Span, wanted: list[str])
     """Load the window's rows and watched columns; returns the files that could not be read."""
     import duckdb
 
-    try:
-        _read(connection, parts, span, wanted)
-    except duckdb.OutOfMemoryException:
-        raise
-    except duckdb.Error:
-        readable = [p for p in parts if _readable(connection, p)]
-        if readable:
-            _read(connection, readable, span, wanted)
-        return tuple(p for p in parts if p not in readable)
-    return ()
+    readable = parts
+    for _ in range(ATTEMPTS):
+        try:
+            if readable:
+                _read(connection, readable, span, wanted)
+            break
+        except duckdb.OutOfMemoryException:
+            raise
+        except duckdb.Error:  # others may be replaced while these are tried
+            readable = [p for p in readable if _readable(connection, p)]
+    else:
+        readable = []
+    return tuple(p for p in parts if p not in readable)
 
 
 def _read(connection: Any, parts: list[Path], span: Span, wanted: list[str]) -> None:

@@ -162,6 +162,8 @@ def _performance(
     spec: ModelSpec, version: VersionFact, facts: Facts, log: Log, spans: Sequence[Span]
 ) -> PerformanceLook | None:
     """Drift and performance share the false alarms that the team accepts, each the half."""
+    if spec.monitor.performance is None:
+        return None
     whole = Span(since=spans[-1].since, until=spans[0].until)
     parts = log_parts(log.folder, log.model, log.stage, whole)
     answers = Answers(parts=parts, version=version.number, evidence=facts.evidence)

@@ -153,3 +153,13 @@ def test_two_at_once_and_no_log(log: Path, tmp_path: Path) -> None:
     assert packed(log) == 2
     assert pack(tmp_path, "toy", "staging", DAY, NOW) == 0
     assert not (tmp_path / "toy" / "stage=staging").exists()
+
+
+def test_what_a_killed_look_left_half_written_is_cleared_away(log: Path) -> None:
+    folder = log / "toy" / "stage=production" / "date=2013-04-08" / "hour=10"
+    old, fresh = folder / ".profile-v3-abc.json.1.part", folder / ".profile-v3-abc.json.2.part"
+    for scratch in (old, fresh):
+        scratch.write_text("{")
+    os.utime(old, (0, 0))
+    packed(log)
+    assert (old.exists(), fresh.exists()) == (False, True), "another look may be writing the fresh one"
