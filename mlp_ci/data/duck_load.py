@@ -270,6 +270,10 @@ def _header(source: Source, file: str) -> tuple[list[str], str]:
         msg = f"{shown} cannot be read: {error}"
         raise InputError(msg, fix="write the file again", file=shown, line=1) from error
     names = [n.strip() or f"column{i}" for i, n in enumerate(names)]
+    broken = next((n for n in names if "\n" in n or "\r" in n), None)
+    if broken is not None:
+        what = f"the header of {shown} has a column whose name spans lines: {' '.join(broken.split())[:60]!r}"
+        raise InputError(what, fix="write the name on one line", file=shown, line=1)
     seen: dict[str, str] = {}
     for name in names:
         if name.lower() in seen:

@@ -63,6 +63,16 @@ def test_a_file_that_is_gone(tmp_path: Path, suffix: str) -> None:
         look(tmp_path / f"x{suffix}", section())
 
 
+def test_a_header_whose_name_spans_lines(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text('"dis\ntance",b\n1,2\n')
+    with (
+        pytest.raises(InputError, match="name spans lines: 'dis tance'"),
+        open_file(file, "a.csv", {}) as _,
+    ):
+        pass
+
+
 def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     select = (
         "SELECT i AS id, i % 3 = 0 AS late, hash(i)::VARCHAR AS carrier, random() AS distance FROM range(300000) t(i)"
