@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import re
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +182,10 @@ class _Database:
 
         schema, name = self._place(table)
         try:
-            described = self._inspector.get_columns(name, schema=schema)
+            with warnings.catch_warnings():
+                # A type that SQLAlchemy does not know is one that cannot be checked, and the check says so.
+                warnings.simplefilter("ignore", sqlalchemy.exc.SAWarning)
+                described = self._inspector.get_columns(name, schema=schema)
         except sqlalchemy.exc.NoSuchTableError:
             described = []
         except sqlalchemy.exc.SQLAlchemyError as error:
