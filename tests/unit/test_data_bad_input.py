@@ -67,7 +67,7 @@ def test_a_header_whose_name_spans_lines(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text('"dis\ntance",b\n1,2\n')
     with (
-        pytest.raises(InputError, match="name spans lines: 'dis tance'"),
+        pytest.raises(InputError, match="name spans lines: 'dis tance"),
         open_file(file, "a.csv", {}) as _,
     ):
         pass
