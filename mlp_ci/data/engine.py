@@ -173,6 +173,7 @@ class Engine(Protocol):
         """What a query finds; it reads the open file as ``data`` and the others by their names.
 
         Where rows have an order, ``numbered`` is ``data`` with the number of each row as ``row_number``; the examples
-        of a query that selects it have that number. Raises InputError, naming the place in the query, when the engine refuses it.
+        of a query that selects it have that number. Raises InputError, naming the place in the query, when the engine
+        refuses it.
         """
         ...

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.decision import Decision
-from mlp_ci.data.drift import ColumnDrift
 from mlp_ci.data.profile import PREDICTION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mlp_ci.data.drift import ColumnDrift
     from mlp_ci.data.reference import Reference
     from mlp_ci.monitor.estimate import Estimate
     from mlp_ci.monitor.look import Look
