@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Tests wait for processes as much as they compute.
 WORKERS ?= 3
 
-.PHONY: help demo test test-slow test-all lint format docs bench constraints setup clean
+.PHONY: help demo test test-slow test-all lint format docs bench spark constraints setup clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -51,6 +51,9 @@ docs: $(READY) ## write the reference pages and the JSON Schemas anew
 
 bench: $(READY) ## every figure that decides, next to its rival
 	@$(BIN)/python -m bench $(ARGS)
+
+spark: $(READY) ## also install Spark (half a gigabyte), so that its tests run; needs Java
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,spark]'
 
 constraints: $(READY) ## resolve every dependency anew
 	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --generate-hashes \
