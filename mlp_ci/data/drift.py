@@ -223,6 +223,8 @@ def _reason(d: ColumnDrift, spec: Drift) -> str:
             return f"{found}, p {show_p(d.p_adjusted)}{lasting}"
         case Decision.SUSPECTED if len(d.before) < spec.persistence - 1:
             return f"{found}, p {show_p(d.p_adjusted)}; no earlier window with enough rows confirms it yet"
+        case Decision.SUSPECTED if d.scale > 1:
+            return f"{found}, p {show_p(d.p_adjusted)}; not each of the last {spec.persistence} windows shows it"
         case Decision.SUSPECTED:
             return f"{found}, p {show_p(d.p_adjusted)}; the window before did not show it"
         case _ if d.psi < spec.psi:

@@ -111,7 +111,8 @@ class Verdict:
         if parts:
             return f"{who}: {', and '.join(parts)} ({rows})"
         if self.suspected:
-            names = names_of(unique([d.column for d in self.suspected]))
+            called = ["the predictions" if d.column == PREDICTION else d.column for d in self.suspected]
+            names = names_of(unique(called))
             return f"{who}: no alarm; {names} looked different for the first time ({rows})"
         return f"{who}: no drift in {rows}"
 
