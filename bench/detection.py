@@ -154,9 +154,9 @@ def ours(job: dict[str, Any]) -> None:
 
     Prints for each window the columns that drifted (``flagged``) and those that only this window shows (``suspected``).
     """
-    from mlp_ci.data.drift import Sample, compare
-    from mlp_ci.data.profiling import profile_file
-    from mlp_ci.data.reference import reference_of
+    from mlp_ci.data.drift.compare import Sample, compare
+    from mlp_ci.data.drift.reference import reference_of
+    from mlp_ci.data.profiles.profiling import profile_file
     from mlp_ci.monitor.risk import risk_of_a_look
     from mlp_ci.spec.data import Data
     from mlp_ci.spec.model import Monitor

@@ -28,9 +28,9 @@ LARGER = 4
 OURS = """
 import json, sys, time
 from pathlib import Path
-from mlp_ci.data.drift import Sample, compare
-from mlp_ci.data.profiling import profile_file
-from mlp_ci.data.reference import Reference
+from mlp_ci.data.drift.compare import Sample, compare
+from mlp_ci.data.profiles.profiling import profile_file
+from mlp_ci.data.drift.reference import Reference
 from mlp_ci.spec.data import Column
 from mlp_ci.spec.model import Drift
 stored, current, types = sys.argv[1:]
@@ -64,7 +64,7 @@ def store_profile(then: str, file: str) -> None:
     """What registration does once."""
     from datetime import timedelta
 
-    from mlp_ci.data.reference import reference_of
+    from mlp_ci.data.drift.reference import reference_of
     from mlp_ci.spec.data import Data
 
     columns = {name: {"type": kind} for name, kind in TYPES.items()}

@@ -25,7 +25,7 @@ OURS = """
 import json, sys
 import numpy as np
 import duckdb
-from mlp_ci.data.outcomes import outcomes_of, probability_edges
+from mlp_ci.data.profiles.outcomes import outcomes_of, probability_edges
 from mlp_ci.evaluate.metrics import BINARY, METRICS, Predictions, value_of
 from mlp_ci.monitor.estimate import estimate
 job = json.loads(sys.argv[1])

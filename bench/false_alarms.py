@@ -18,11 +18,11 @@ import numpy as np
 from scipy.special import chdtrc
 from scipy.stats import norm
 
-from mlp_ci.data.calibration import SCALES, Series, Variation, nulls_of, variations_of
-from mlp_ci.data.decision import Decision, Measured, decide
-from mlp_ci.data.groups import Groups
-from mlp_ci.data.null_windows import MOST, RUN
-from mlp_ci.data.statistics import stability_indices
+from mlp_ci.data.drift.calibration import SCALES, Series, Variation, nulls_of, variations_of
+from mlp_ci.data.drift.decision import Decision, Measured, decide
+from mlp_ci.data.drift.null_windows import MOST, RUN
+from mlp_ci.data.profiles.groups import Groups
+from mlp_ci.data.profiles.statistics import stability_indices
 from mlp_ci.monitor.risk import risk_of_a_look
 from mlp_ci.spec.model import Drift, Monitor
 

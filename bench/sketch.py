@@ -24,8 +24,8 @@ RIVALS = Path(__file__).parent / "rivals"
 OURS = """
 import json, sys
 from pathlib import Path
-from mlp_ci.data.profile import Profile
-from mlp_ci.data.profiling import profile_file
+from mlp_ci.data.profiles.profile import Profile
+from mlp_ci.data.profiles.profiling import profile_file
 from mlp_ci.spec.data import Column
 file, stored, shares = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
 like = Profile.from_json(json.loads(Path(stored).read_text()))
@@ -78,7 +78,7 @@ def generate(file: str, rows: int, seed: int, *, changed: bool) -> None:
 
 def store_profile(file: str, stored: str) -> None:
     """The reference's bins."""
-    from mlp_ci.data.profiling import profile_file
+    from mlp_ci.data.profiles.profiling import profile_file
     from mlp_ci.spec.data import Column
 
     columns = {name: Column.model_validate({"type": "float"}) for name in COLUMNS}

@@ -32,7 +32,7 @@ PLANTED = [
 OURS = """
 import json, sys
 from pathlib import Path
-from mlp_ci.data.flow_validate import judge
+from mlp_ci.data.checks.flow_validate import judge
 from mlp_ci.spec.data import Data
 found = judge(Path(sys.argv[1]), "data.parquet", Data.model_validate(json.loads(sys.argv[2])))
 failed = [[c.rule, c.column] for c in found.checks if c.outcome != "pass"]

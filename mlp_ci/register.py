@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mlp_ci.context import Context
-    from mlp_ci.data.reference import Reference
+    from mlp_ci.data.drift.reference import Reference
     from mlp_ci.github import Hub
 
 PROFILE_FILE = "profile.json"
@@ -164,7 +164,7 @@ def _description(job: Job, commit: str, content: bytes) -> str:
 def _store_profile(job: Job) -> None:
     """What live data is compared with: inputs of training and held-out data, and what the evaluation found out."""
     doing("profiling the data and the predictions")
-    from mlp_ci.data.reference import reference_of
+    from mlp_ci.data.drift.reference import reference_of
 
     spec = job.spec
     files = dvc.pull(job.ctx.repo, [spec.data.train, spec.data.test])
@@ -181,8 +181,8 @@ def _store_profile(job: Job) -> None:
 
 def _with_evaluation(job: Job, reference: Reference) -> Reference:
     """The reference with the predictions for the held-out data, what they rest on, and how often they came true."""
-    from mlp_ci.data.outcomes import Outcomes
-    from mlp_ci.data.profile import PREDICTION, Profile
+    from mlp_ci.data.profiles.outcomes import Outcomes
+    from mlp_ci.data.profiles.profile import PREDICTION, Profile
     from mlp_ci.evaluate.importance import Importance
 
     def kept(name: str) -> dict[str, Any] | None:

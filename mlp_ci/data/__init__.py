@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def validate(context: Context) -> Report:
-    """Fetch the data that ``model.yaml`` names and check it; see :mod:`mlp_ci.data.flow_validate`."""
-    from mlp_ci.data.flow_validate import validate as run
+    """Fetch the data that ``model.yaml`` names and check it; see :mod:`mlp_ci.data.checks.flow_validate`."""
+    from mlp_ci.data.checks.flow_validate import validate as run
 
     return run(context)
 

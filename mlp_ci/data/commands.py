@@ -56,7 +56,7 @@ def infer(
     """
 
     def flow() -> Report:
-        from mlp_ci.data.flow_infer import Wanted, infer_file
+        from mlp_ci.data.describe.flow_infer import Wanted, infer_file
 
         return infer_file(path, file, Wanted(margin=margin, sample=sample, write=write))
 
@@ -91,8 +91,8 @@ def diff(
 
     def flow() -> Report:
         from mlp_ci.context import load_context
-        from mlp_ci.data.flow_diff import Asked
-        from mlp_ci.data.flow_diff import diff as run_diff
+        from mlp_ci.data.describe.flow_diff import Asked
+        from mlp_ci.data.describe.flow_diff import diff as run_diff
 
         columns = tuple(name.strip() for name in key.split(",") if name.strip())
         return run_diff(load_context(path), Asked(a=a, b=b, base=base, key=columns, comment=comment))
@@ -116,7 +116,7 @@ def profile(
     """
 
     def flow() -> Report:
-        from mlp_ci.data.flow_profile import profile as run_profile
+        from mlp_ci.data.describe.flow_profile import profile as run_profile
 
         return run_profile(path, file, report_file)
 
@@ -145,7 +145,7 @@ def check(
     def flow() -> Report:
         import os
 
-        from mlp_ci.data.flow_check import check as run_check
+        from mlp_ci.data.checks.flow_check import check as run_check
 
         return run_check(path.resolve(), source, engine, os.environ.get("MLP_CI_WAREHOUSE") or None)
 

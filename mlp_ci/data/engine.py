@@ -1,7 +1,7 @@
 """What an engine measures: the seam between checks and whatever holds the data.
 
-One engine is built in, DuckDB (:mod:`mlp_ci.data.duck`). Another one implements :class:`Engine` and gives the same
-numbers for the same plan.
+One engine is built in, DuckDB (:mod:`mlp_ci.data.engines.duck`). Another one implements :class:`Engine` and gives the
+same numbers for the same plan.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From the ``data`` section of ``model.yaml`` and a file's columns to what an engine has to measure.
 
 Pure values: nothing here knows an engine. Engines measure (:mod:`mlp_ci.data.engine`), and
-:mod:`mlp_ci.data.judge` compares the measurements with the plan.
+:mod:`mlp_ci.data.checks.judge` compares the measurements with the plan.
 """
 
 from __future__ import annotations

@@ -253,9 +253,9 @@ def _facts(predicted: Predicted) -> dict[str, dict[str, Any]]:
     How often predictions came true is counted in the bins of their profile, so that a window counted in them says how
     good the version probably is. Only for probabilities of two classes: nothing of the kind follows from a number.
     """
-    from mlp_ci.data.null_windows import windows_of
-    from mlp_ci.data.outcomes import outcomes_of, probability_edges
-    from mlp_ci.data.profile import PREDICTION, NumberProfile, Profile, profile_values
+    from mlp_ci.data.drift.null_windows import windows_of
+    from mlp_ci.data.profiles.outcomes import outcomes_of, probability_edges
+    from mlp_ci.data.profiles.profile import PREDICTION, NumberProfile, Profile, profile_values
 
     said, facts = predicted.predictions, {}
     column = profile_values(predicted.logged)

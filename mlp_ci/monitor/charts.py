@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mlp_ci.data.profile import PREDICTION
+from mlp_ci.data.profiles.profile import PREDICTION
 from mlp_ci.monitor.verdict import PASS, names_of
 from mlp_ci.monitor.words import show_moment, show_number, show_psi, without_repeats
 

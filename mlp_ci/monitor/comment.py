@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlp_ci.context import Context
-    from mlp_ci.data.decision import Decision
+    from mlp_ci.data.drift.decision import Decision
 
 BRANCH = "mlp-ci/retrain"
 MARKER = "mlp-ci monitor"

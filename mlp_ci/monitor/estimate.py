@@ -26,7 +26,7 @@ from mlp_ci.report import Finding, Outcome
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlp_ci.data.outcomes import Outcomes
+    from mlp_ci.data.profiles.outcomes import Outcomes
 
 NONE, LOWER, SAME, INSUFFICIENT = "none", "lower", "same", "insufficient"
 ASSUMPTION = "holds if the relation between inputs and target has not changed"

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.data.compact import compact, expand
-from mlp_ci.data.profile import Profile
-from mlp_ci.data.shapes import merged, natural
+from mlp_ci.data.profiles.compact import compact, expand
+from mlp_ci.data.profiles.profile import Profile
+from mlp_ci.data.profiles.shapes import merged, natural
 from mlp_ci.monitor.windows import parts_of
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlp_ci import dvc
-from mlp_ci.data.duck import open_file
-from mlp_ci.data.duck_sql import quoted
+from mlp_ci.data.engines.duck import open_file
+from mlp_ci.data.engines.duck_sql import quoted
 from mlp_ci.data.plan import microseconds, types_wanted
 from mlp_ci.errors import InputError
 from mlp_ci.monitor.look import WINDOW, load_rows

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.data.duck import connect
-from mlp_ci.data.duck_sql import literal, quoted
+from mlp_ci.data.engines.duck import connect
+from mlp_ci.data.engines.duck_sql import literal, quoted
 from mlp_ci.data.plan import microseconds
-from mlp_ci.data.profile import PREDICTION, Profile, watched
-from mlp_ci.data.profiling import profile_groups
+from mlp_ci.data.profiles.profile import PREDICTION, Profile, watched
+from mlp_ci.data.profiles.profiling import profile_groups
 from mlp_ci.monitor.hours import HourStore, Kept, Slice, add_up, sizes_of
 from mlp_ci.monitor.windows import Span, hours, parts_of
 from mlp_ci.progress import doing
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from mlp_ci.data.reference import Reference
+    from mlp_ci.data.drift.reference import Reference
     from mlp_ci.spec.data import Data
 
 WINDOW = "window_rows"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from mlp_ci import __version__
-from mlp_ci.data.decision import Decision
+from mlp_ci.data.drift.decision import Decision
 from mlp_ci.errors import InputError
 from mlp_ci.monitor.estimate import LOWER, SAME
 from mlp_ci.monitor.risk import LOOKS_PER_DAY
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from mlp_ci.data.drift import ColumnDrift
+    from mlp_ci.data.drift.compare import ColumnDrift
 
 MOST = 500
 JOB = "mlp-ci"

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.data.duck import connect
-from mlp_ci.data.duck_sql import literal
+from mlp_ci.data.engines.duck import connect
+from mlp_ci.data.engines.duck_sql import literal
 from mlp_ci.monitor.hours import PREFIX, repoint
 from mlp_ci.monitor.windows import hours, parts_of, replaced_by, replaces_file
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import __version__
-from mlp_ci.data.decision import Decision
-from mlp_ci.data.profile import PREDICTION
-from mlp_ci.data.statistics import show_p
+from mlp_ci.data.drift.decision import Decision
+from mlp_ci.data.profiles.profile import PREDICTION
+from mlp_ci.data.profiles.statistics import show_p
 from mlp_ci.monitor import charts, plots
 from mlp_ci.monitor.words import show_number, show_psi, show_share
 from mlp_ci.printable import in_one_line
@@ -23,7 +23,7 @@ from mlp_ci.spec.quantities import show_duration
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlp_ci.data.drift import ColumnDrift
+    from mlp_ci.data.drift.compare import ColumnDrift
     from mlp_ci.monitor.estimate import Estimate
     from mlp_ci.monitor.verdict import Verdict
 

@@ -34,7 +34,7 @@ from mlp_ci.report import Finding, Outcome
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mlp_ci.data.outcomes import Outcomes
+    from mlp_ci.data.profiles.outcomes import Outcomes
     from mlp_ci.monitor.windows import Span
     from mlp_ci.spec.model import ModelSpec
 

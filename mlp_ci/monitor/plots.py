@@ -6,15 +6,15 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlp_ci.data.profile import FEW_VALUES, PREDICTION
-from mlp_ci.data.shapes import CategoryProfile, ColumnProfile, NumberProfile, TextProfile
+from mlp_ci.data.profiles.profile import FEW_VALUES, PREDICTION
+from mlp_ci.data.profiles.shapes import CategoryProfile, ColumnProfile, NumberProfile, TextProfile
 from mlp_ci.monitor.words import show_number
 from mlp_ci.printable import in_one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlp_ci.data.drift import ColumnDrift
+    from mlp_ci.data.drift.compare import ColumnDrift
     from mlp_ci.monitor.verdict import Verdict
 
 CELLS = 36

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import clock, git
-from mlp_ci.data.decision import Decision
+from mlp_ci.data.drift.decision import Decision
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.github import PullRequest, connect, platform_of
 from mlp_ci.monitor.comment import BRANCH, columns_of, short_table, window_of
@@ -214,7 +214,7 @@ class _Note:
 
 def _rows(ctx: Context, model: ModelSpec) -> dict[str, int | None]:
     """Rows of each data file that lies here."""
-    from mlp_ci.data.duck import open_file
+    from mlp_ci.data.engines.duck import open_file
 
     found: dict[str, int | None] = {}
     for path in (model.data.train, model.data.test):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlp_ci.data.decision import Decision
+from mlp_ci.data.drift.decision import Decision
 from mlp_ci.errors import GateError
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Verdict, names_of
 from mlp_ci.monitor.words import show_share, without_repeats
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mlp_ci.data.drift import ColumnDrift
+    from mlp_ci.data.drift.compare import ColumnDrift
 
 # A job summary with more is not read; the page and the JSON have all of them.
 MOST_ROWS = 20

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from mlp_ci.data.calibration import SCALES
-from mlp_ci.data.decision import Decided, Decision, Measured, decide
-from mlp_ci.data.drift import Sample, Yardstick
+from mlp_ci.data.drift.calibration import SCALES
+from mlp_ci.data.drift.compare import Sample, Yardstick
+from mlp_ci.data.drift.decision import Decided, Decision, Measured, decide
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Past
 from mlp_ci.monitor.windows import Span, first_hour
 

@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.data.decision import Decision
-from mlp_ci.data.profile import PREDICTION
+from mlp_ci.data.drift.decision import Decision
+from mlp_ci.data.profiles.profile import PREDICTION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlp_ci.data.drift import ColumnDrift
-    from mlp_ci.data.reference import Reference
+    from mlp_ci.data.drift.compare import ColumnDrift
+    from mlp_ci.data.drift.reference import Reference
     from mlp_ci.monitor.estimate import Estimate
     from mlp_ci.monitor.look import Look
     from mlp_ci.monitor.performance import PerformanceLook

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import clock
-from mlp_ci.data.decision import decide
-from mlp_ci.data.drift import Told, Yardstick, ordered
-from mlp_ci.data.profile import PREDICTION
-from mlp_ci.data.reference import Reference
-from mlp_ci.data.shapes import NumberProfile
+from mlp_ci.data.drift.compare import Told, Yardstick, ordered
+from mlp_ci.data.drift.decision import decide
+from mlp_ci.data.drift.reference import Reference
+from mlp_ci.data.profiles.profile import PREDICTION
+from mlp_ci.data.profiles.shapes import NumberProfile
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.monitor.comment import tell_pull
 from mlp_ci.monitor.look import Log, look_at

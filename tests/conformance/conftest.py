@@ -75,7 +75,7 @@ def postgres_address() -> Iterator[str]:
 def spark_session() -> Iterator[Any]:
     """One Spark for all tests of a process; what is opened uses the one that runs."""
     pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'mlp-ci[spark]'")
-    from mlp_ci.data import spark
+    from mlp_ci.data.engines import spark
 
     if not spark.java():
         pytest.skip(NO_JAVA)

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 
 import duckdb
 
-from mlp_ci.data.duck import open_file
 from mlp_ci.data.engine import Engine
+from mlp_ci.data.engines.duck import open_file
 from mlp_ci.data.sources import Source
 
 # Types of a frame: int, float, decimal, string, bool, timestamp, zoned, date.
@@ -144,7 +144,7 @@ class SqliteStore:
     def open(
         self, frame: Frame, types: Mapping[str, str], others: Mapping[str, Frame] | None = None
     ) -> Iterator[Engine]:
-        from mlp_ci.data.warehouse import open_table
+        from mlp_ci.data.engines.warehouse import open_table
 
         file = self.folder / f"{uuid.uuid4().hex}.sqlite"
         connection = sqlite3.connect(file)
@@ -185,7 +185,7 @@ class PostgresStore:
     ) -> Iterator[Engine]:
         import psycopg
 
-        from mlp_ci.data.warehouse import open_table
+        from mlp_ci.data.engines.warehouse import open_table
 
         schema = f"s{uuid.uuid4().hex}"
         plain = self.address.replace("postgresql+psycopg://", "postgresql://")
@@ -233,7 +233,7 @@ class SparkStore:
     def open(
         self, frame: Frame, types: Mapping[str, str], others: Mapping[str, Frame] | None = None
     ) -> Iterator[Engine]:
-        from mlp_ci.data.spark import open_spark
+        from mlp_ci.data.engines.spark import open_spark
 
         beside = {name: str(self.files.write(other)) for name, other in (others or {}).items()}
         with open_spark(str(self.files.write(frame)), types, beside) as engine:

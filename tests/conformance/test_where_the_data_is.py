@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mlp_ci.data.flow_check import check
-from mlp_ci.data.warehouse import open_table
+from mlp_ci.data.checks.flow_check import check
+from mlp_ci.data.engines.warehouse import open_table
 from mlp_ci.errors import InputError, MlpError, OutsideError
 from mlp_ci.report import Outcome
 
@@ -210,7 +210,7 @@ def test_spark_is_quiet_and_leaves_nothing_behind(tmp_path: Path, spark_session:
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n3\n")
     (tmp_path / "good.csv").write_text("a,b\n1,2\n")
     script.write_text(
-        "from mlp_ci.data.spark import open_spark\n"
+        "from mlp_ci.data.engines.spark import open_spark\n"
         "from mlp_ci.errors import InputError, OutsideError\n"
         "from mlp_ci.data.plan import Plan\n"
         "with open_spark('good.csv', {'a': 'int'}) as engine:\n"

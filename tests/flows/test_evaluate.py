@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlp_ci.context import load_context
-from mlp_ci.data.outcomes import Outcomes
+from mlp_ci.data.profiles.outcomes import Outcomes
 from mlp_ci.evaluate.importance import Importance
 from mlp_ci.monitor.estimate import estimate
 from mlp_ci.tracking import Tracking, connect

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from mlp_ci.context import Context
-from mlp_ci.data.profile import profile_values
-from mlp_ci.data.reference import reference_of
+from mlp_ci.data.drift.reference import reference_of
+from mlp_ci.data.profiles.profile import profile_values
 from mlp_ci.monitor.watch import live_version
 from mlp_ci.spec.load import load_model
 from mlp_ci.tracking import Tracking, connect

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlp_ci.data.decision import Decision
-from mlp_ci.data.drift import ColumnDrift
-from mlp_ci.data.statistics import Distances
+from mlp_ci.data.drift.compare import ColumnDrift
+from mlp_ci.data.drift.decision import Decision
+from mlp_ci.data.profiles.statistics import Distances
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.monitor.comment import BRANCH, tell_pull
 from mlp_ci.monitor.retrain import retrain

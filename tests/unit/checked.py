@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from mlp_ci.data.flow_validate import judge
-from mlp_ci.data.judge import Check, FileVerdict
+from mlp_ci.data.checks.flow_validate import judge
+from mlp_ci.data.checks.judge import Check, FileVerdict
 from mlp_ci.data.plan import types_wanted
 from mlp_ci.data.sources import Source
 from mlp_ci.report import Outcome

@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from mlp_ci.clock import now
-from mlp_ci.data.duck import open_file
-from mlp_ci.data.flow_validate import judge
-from mlp_ci.data.judge import judge_file
+from mlp_ci.data.checks.flow_validate import judge
+from mlp_ci.data.checks.judge import judge_file
+from mlp_ci.data.checks.validation_report import report_on
+from mlp_ci.data.engines.duck import open_file
 from mlp_ci.data.plan import types_wanted
 from mlp_ci.data.sources import Source
-from mlp_ci.data.validation_report import report_on
 from mlp_ci.errors import InputError, MlpError, OutsideError
 from mlp_ci.report import Outcome, markdown, print_json, print_text
 from mlp_ci.spec.data import Data

@@ -15,14 +15,14 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data.calibration import Calibration, Series, Variation, nulls_of, variation_of
-from mlp_ci.data.drift import Measured
-from mlp_ci.data.groups import NUMBER_GROUPS, Groups, groups_of
-from mlp_ci.data.null_windows import FEWEST, MOST, cut, window_counts, windows_of
-from mlp_ci.data.profile import profile_values
-from mlp_ci.data.profiling import profile_groups, profile_rows
-from mlp_ci.data.reference import reference_of
-from mlp_ci.data.statistics import psi
+from mlp_ci.data.drift.calibration import Calibration, Series, Variation, nulls_of, variation_of
+from mlp_ci.data.drift.compare import Measured
+from mlp_ci.data.drift.null_windows import FEWEST, MOST, cut, window_counts, windows_of
+from mlp_ci.data.drift.reference import reference_of
+from mlp_ci.data.profiles.groups import NUMBER_GROUPS, Groups, groups_of
+from mlp_ci.data.profiles.profile import profile_values
+from mlp_ci.data.profiles.profiling import profile_groups, profile_rows
+from mlp_ci.data.profiles.statistics import psi
 from mlp_ci.errors import InputError
 from mlp_ci.spec.data import Data
 

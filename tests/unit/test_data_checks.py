@@ -11,17 +11,17 @@ import pytest
 import yaml
 
 from mlp_ci.clock import now
-from mlp_ci.data.acceptance import Acceptance
-from mlp_ci.data.earlier import Earlier, schema_check
+from mlp_ci.data.checks.acceptance import Acceptance
+from mlp_ci.data.checks.earlier import Earlier, schema_check
+from mlp_ci.data.checks.validation_report import report_on
 from mlp_ci.data.plan import PhysicalColumn
-from mlp_ci.data.validation_report import report_on
 from mlp_ci.errors import InputError
 from mlp_ci.report import Outcome, markdown
 from mlp_ci.spec.data import Rule
 from tests.unit.checked import COLUMNS, ROWS, broken, held, look, look_at_pair, section, write
 
 if TYPE_CHECKING:
-    from mlp_ci.data.judge import FileVerdict
+    from mlp_ci.data.checks.judge import FileVerdict
     from mlp_ci.spec.data import Data
 
 FORMATS = [".parquet", ".csv", ".jsonl"]
@@ -99,7 +99,7 @@ def test_bands_where_there_is_nothing_and_where_numbers_overflow(tmp_path: Path)
 
 
 def test_quantiles_of_many_rows_are_exact_without_holding_them_all(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("mlp_ci.data.duck_file.ROWS_AT_ONCE", 1000)
+    monkeypatch.setattr("mlp_ci.data.engines.duck_file.ROWS_AT_ONCE", 1000)
     select = "SELECT i AS id, i % 2 = 0 AS late, 'UA' AS carrier, hash(i) % 100003 AS distance FROM range(20000) t(i)"
     file = write(tmp_path, select)
     import duckdb
@@ -240,7 +240,7 @@ def test_a_feature_that_gives_the_target_away(tmp_path: Path, expression: str, k
 
 
 def test_in_a_large_file_a_sample_tells_as_well(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("mlp_ci.data.duck_file.SAMPLE", 500)
+    monkeypatch.setattr("mlp_ci.data.engines.duck_file.SAMPLE", 500)
     files = judged_features(tmp_path, "(hash(i, 1) % 2)::DOUBLE AS x, hash(i, 5) % 100 AS y", rows=5000)
     columns_ = {"late": {"type": "bool"}, "x": {"type": "float"}, "y": {"type": "int"}}
     data = section(columns_, key=["id"], checks={"leakage": {"predictive": 0.95}, "severity": {"predictive": "error"}})
@@ -314,7 +314,7 @@ def test_a_query_that_cannot_run_or_wants_more_than_to_read(tmp_path: Path, quer
 
 
 def test_a_query_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("mlp_ci.data.duck_query.SECONDS", 0.3)
+    monkeypatch.setattr("mlp_ci.data.engines.duck_query.SECONDS", 0.3)
     query = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a.range, b.range) = 1"
     with pytest.raises(InputError, match="was stopped after"):
         look(write(tmp_path, ROWS), asked(query))

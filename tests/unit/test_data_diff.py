@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mlp_ci.context import Context
-from mlp_ci.data.flow_diff import Asked, diff
+from mlp_ci.data.describe.flow_diff import Asked, diff
 from mlp_ci.errors import InputError
 from mlp_ci.report import Outcome, Report, markdown
 

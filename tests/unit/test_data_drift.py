@@ -11,12 +11,12 @@ import pytest
 import scipy.stats
 from numpy.typing import NDArray
 
-from mlp_ci.data.calibration import Calibration, Series
-from mlp_ci.data.drift import ColumnDrift, Decision, Sample, compare
-from mlp_ci.data.groups import groups_of
-from mlp_ci.data.null_windows import windows_of
-from mlp_ci.data.profile import Profile, profile_values
-from mlp_ci.data.reference import Reference
+from mlp_ci.data.drift.calibration import Calibration, Series
+from mlp_ci.data.drift.compare import ColumnDrift, Decision, Sample, compare
+from mlp_ci.data.drift.null_windows import windows_of
+from mlp_ci.data.drift.reference import Reference
+from mlp_ci.data.profiles.groups import groups_of
+from mlp_ci.data.profiles.profile import Profile, profile_values
 from mlp_ci.errors import InputError
 from mlp_ci.monitor.risk import risk_of_a_look
 from mlp_ci.spec.model import Drift, Monitor

@@ -15,14 +15,14 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data.duck import open_file
-from mlp_ci.data.flow_infer import Wanted, infer_file
-from mlp_ci.data.infer import Known, infer
-from mlp_ci.data.infer_text import document, edit
-from mlp_ci.data.judge import judge_file
-from mlp_ci.data.patterns import pattern_of
+from mlp_ci.data.checks.judge import judge_file
+from mlp_ci.data.describe.flow_infer import Wanted, infer_file
+from mlp_ci.data.describe.infer import Known, infer
+from mlp_ci.data.describe.infer_text import document, edit
+from mlp_ci.data.describe.patterns import pattern_of
+from mlp_ci.data.describe.survey import Surveyor
+from mlp_ci.data.engines.duck import open_file
 from mlp_ci.data.plan import types_wanted
-from mlp_ci.data.survey import Surveyor
 from mlp_ci.errors import InputError, SpecError
 from mlp_ci.report import Outcome
 from mlp_ci.spec.data import Data

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlp_ci.data.outcomes import BELOW_HALF, FORMAT, Outcomes, outcomes_of, probability_edges
-from mlp_ci.data.profile import NumberProfile, Profile, profile_values
-from mlp_ci.data.profiling import profile_file
+from mlp_ci.data.profiles.outcomes import BELOW_HALF, FORMAT, Outcomes, outcomes_of, probability_edges
+from mlp_ci.data.profiles.profile import NumberProfile, Profile, profile_values
+from mlp_ci.data.profiles.profiling import profile_file
 from mlp_ci.errors import InputError
 from mlp_ci.spec.data import Column
 

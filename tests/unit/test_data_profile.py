@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data.profile import (
+from mlp_ci.data.profiles.profile import (
     BINS,
     CATEGORIES,
     MARGIN,
@@ -25,7 +25,7 @@ from mlp_ci.data.profile import (
     TextProfile,
     profile_values,
 )
-from mlp_ci.data.profiling import profile_file, profile_groups, profile_rows
+from mlp_ci.data.profiles.profiling import profile_file, profile_groups, profile_rows
 from mlp_ci.errors import InputError
 from mlp_ci.spec.data import Column
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlp_ci.data.flow_profile import profile
-from mlp_ci.data.profile import profile_values
-from mlp_ci.data.shapes import NumberProfile
-from mlp_ci.data.view import histogram, sparkline
+from mlp_ci.data.describe.flow_profile import profile
+from mlp_ci.data.describe.view import histogram, sparkline
+from mlp_ci.data.profiles.profile import profile_values
+from mlp_ci.data.profiles.shapes import NumberProfile
 from mlp_ci.errors import InputError
 from mlp_ci.report import markdown
 

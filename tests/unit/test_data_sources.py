@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from mlp_ci.data.duck import columns_of, open_file
+from mlp_ci.data.engines.duck import columns_of, open_file
 from mlp_ci.data.plan import compile_plan, types_wanted
 from mlp_ci.data.sources import Source, suffix_of, without_secrets
 from mlp_ci.errors import InputError, OutsideError

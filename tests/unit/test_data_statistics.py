@@ -13,10 +13,10 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data import statistics
-from mlp_ci.data.groups import groups_of
-from mlp_ci.data.profile import CategoryProfile, NumberProfile, profile_values
-from mlp_ci.data.statistics import (
+from mlp_ci.data.profiles import statistics
+from mlp_ci.data.profiles.groups import groups_of
+from mlp_ci.data.profiles.profile import CategoryProfile, NumberProfile, profile_values
+from mlp_ci.data.profiles.statistics import (
     benjamini_hochberg,
     chi_square,
     distances,

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data.duck import connect
-from mlp_ci.data.flow_validate import data_digest
-from mlp_ci.data.judge import freshness
+from mlp_ci.data.checks.flow_validate import data_digest
+from mlp_ci.data.checks.judge import freshness
+from mlp_ci.data.engines.duck import connect
 from mlp_ci.errors import InputError, MlpError, SpecError
 from mlp_ci.report import Outcome
 from tests.unit.checked import COLUMNS, ROWS, broken, look, section, write

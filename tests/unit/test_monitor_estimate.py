@@ -13,7 +13,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data.outcomes import Outcomes, outcomes_of, probability_edges
+from mlp_ci.data.profiles.outcomes import Outcomes, outcomes_of, probability_edges
 from mlp_ci.errors import InputError
 from mlp_ci.monitor.estimate import ASSUMPTION, ESTIMABLE, Estimate, calibration, estimate, scores_of
 from mlp_ci.report import Outcome

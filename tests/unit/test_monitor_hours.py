@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data.profile import profile_values
-from mlp_ci.data.reference import Reference, reference_of
-from mlp_ci.data.shapes import CategoryProfile, NumberProfile
+from mlp_ci.data.drift.reference import Reference, reference_of
+from mlp_ci.data.profiles.profile import profile_values
+from mlp_ci.data.profiles.shapes import CategoryProfile, NumberProfile
 from mlp_ci.monitor.hours import PREFIX
 from mlp_ci.monitor.look import Log, Look, look_at
 from mlp_ci.monitor.packing import pack

@@ -10,9 +10,9 @@ import duckdb
 import numpy as np
 import pytest
 
-from mlp_ci.data.profile import profile_values
-from mlp_ci.data.profiling import profile_file
-from mlp_ci.data.reference import Reference, reference_of
+from mlp_ci.data.drift.reference import Reference, reference_of
+from mlp_ci.data.profiles.profile import profile_values
+from mlp_ci.data.profiles.profiling import profile_file
 from mlp_ci.errors import InputError
 from mlp_ci.monitor import Window
 from mlp_ci.monitor.look import Log, Look, look_at

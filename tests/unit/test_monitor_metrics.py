@@ -19,9 +19,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mlp_ci import __version__
-from mlp_ci.data.drift import Sample, compare
-from mlp_ci.data.profile import Profile, profile_values
-from mlp_ci.data.reference import Reference
+from mlp_ci.data.drift.compare import Sample, compare
+from mlp_ci.data.drift.reference import Reference
+from mlp_ci.data.profiles.profile import Profile, profile_values
 from mlp_ci.errors import InputError
 from mlp_ci.monitor.estimate import LOWER, Estimate
 from mlp_ci.monitor.look import Look

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from mlp_ci.data.calibration import Calibration, Series
-from mlp_ci.data.drift import Sample, compare
-from mlp_ci.data.groups import groups_of
-from mlp_ci.data.profile import PREDICTION, Profile, profile_values
-from mlp_ci.data.reference import Reference
+from mlp_ci.data.drift.calibration import Calibration, Series
+from mlp_ci.data.drift.compare import Sample, compare
+from mlp_ci.data.drift.reference import Reference
+from mlp_ci.data.profiles.groups import groups_of
+from mlp_ci.data.profiles.profile import PREDICTION, Profile, profile_values
 from mlp_ci.monitor import page, plots, words
 from mlp_ci.monitor.estimate import Estimate
 from mlp_ci.monitor.look import Look

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from mlp_ci.data.outcomes import outcomes_of, probability_edges
+from mlp_ci.data.profiles.outcomes import outcomes_of, probability_edges
 from mlp_ci.errors import InputError
 from mlp_ci.evaluate.bootstrap import Estimate, resamples
 from mlp_ci.evaluate.metrics import METRICS, value_of

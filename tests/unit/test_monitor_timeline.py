@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data.calibration import SCALES
+from mlp_ci.data.drift.calibration import SCALES
 from mlp_ci.monitor.look import Log
 from mlp_ci.monitor.timeline import LONGEST, MOST_WINDOWS, missed, spans_back
 from mlp_ci.monitor.verdict import Past

@@ -1,0 +1,1 @@
+"""The checks of ``model.yaml``: judged, accepted for a while or not, and told."""

@@ -1,0 +1,1 @@
+"""What live data is compared with, what is usual there, and the decision."""

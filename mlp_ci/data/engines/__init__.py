@@ -1,0 +1,1 @@
+"""What measures data: DuckDB embedded, SQL warehouses and Spark, behind :class:`mlp_ci.data.engine.Engine`."""
