@@ -138,12 +138,16 @@ def measured(then: np.ndarray, windows: np.ndarray, variations: list[Variation])
     p_values[some] = part.p_values(psi[some])
     shape = (looks, features)
     rows = counts.sum(axis=1).reshape(shape)
+    nulls = replace(nulls, mean=nulls.mean.reshape(shape))
     return Measured(counts=windows, psi=psi.reshape(shape), nulls=nulls, p_values=p_values.reshape(shape), rows=rows)
 
 
 def at(whole: Measured, i: int) -> Measured:
     """One of the windows."""
-    return replace(whole, counts=whole.counts[i], psi=whole.psi[i], p_values=whole.p_values[i], rows=whole.rows[i])
+    nulls = replace(whole.nulls, mean=whole.nulls.mean[i])
+    return replace(
+        whole, counts=whole.counts[i], psi=whole.psi[i], p_values=whole.p_values[i], rows=whole.rows[i], nulls=nulls
+    )
 
 
 def month(world: World, rows: int, window: int, seed: int, *, psi: float = 0.0) -> Seen:

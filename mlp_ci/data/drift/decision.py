@@ -96,7 +96,9 @@ def decide(
     # The largest p-value that is accepted: what Benjamini and Hochberg's step ended at, for every scale alike.
     limit = risk * accepted.sum() / enough.sum() if accepted.any() else -1.0
     changed = usable & (p_values <= limit) & np.array([m.psi >= spec.psi for m in scales.values()])
-    lasting = changed & np.array([_lasting(scale, [now, *earlier], spec) for scale in scales])
+    windows = [now, *earlier]
+    stays = [_lasting(scale, windows, spec) & _newest(scale, scales, spec) for scale in scales]
+    lasting = changed & np.array(stays)
     drifted, suspected = lasting.any(axis=0), changed.any(axis=0)
     codes = np.full(now.psi.shape, Decision.INSUFFICIENT, dtype=object)
     codes[enough] = Decision.STABLE
@@ -138,6 +140,15 @@ def _lasting(scale: int, windows: Sequence[Measured], spec: Drift) -> NDArray[np
     if scale == 1:
         return (confirmed >= needed) & ~denied
     return ~denied & ((confirmed >= needed) | ~alone) & (scale >= spec.persistence)
+
+
+def _newest(scale: int, scales: Mapping[int, Measured], spec: Drift) -> NDArray[np.bool_]:
+    """Whether the newer half of a stretch still shows the change: at least as large as what matters and what is usual.
+
+    Otherwise a change that is over would be an alarm for as long as the stretch remembers it.
+    """
+    half = scales.get(scale // 2, scales[1])
+    return half.psi >= np.maximum(spec.psi, half.nulls.mean)
 
 
 def add_up(
