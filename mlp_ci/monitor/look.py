@@ -35,7 +35,7 @@ HOUR = timedelta(hours=1)
 # Hours that are read together: their rows lie in memory, or on disk, at the same time.
 HOURS_AT_ONCE = 48
 # Packing may replace files between listing and reading them; then the hour is listed again.
-ATTEMPTS = 3
+ATTEMPTS = 6
 OWN = {"ts", "version"}
 
 

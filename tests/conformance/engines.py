@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-SPARK = pytest.mark.xdist_group("spark")
+SPARK = [pytest.mark.xdist_group("spark"), pytest.mark.slow]
 TYPED = ["duckdb-parquet", "sqlite", "postgres", pytest.param("spark-parquet", marks=SPARK)]
-CSV = ["duckdb-csv", pytest.param("spark-csv", marks=[SPARK, pytest.mark.slow])]
+CSV = ["duckdb-csv", pytest.param("spark-csv", marks=SPARK)]

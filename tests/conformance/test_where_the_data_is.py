@@ -203,6 +203,7 @@ def test_a_database_that_is_not_there_can_be_tried_again() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.xdist_group("spark")
 def test_spark_is_quiet_and_leaves_nothing_behind(tmp_path: Path, spark_session: object) -> None:
     """In a process of its own: no Java on the terminal, no folders, and errors in our words."""

@@ -447,6 +447,7 @@ def test_the_report_counts_what_is_accepted_as_no_failure(tmp_path: Path) -> Non
     assert "accepted until 2999-01-01" in markdown(report)
 
 
+@pytest.mark.slow
 def test_ten_thousand_columns_do_not_flood_the_report(tmp_path: Path) -> None:
     names = [f"c{i}" for i in range(10_000)]
     select = ", ".join(f"{i % 7} AS {n}" for i, n in enumerate(names))

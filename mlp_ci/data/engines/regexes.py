@@ -48,5 +48,21 @@ def postgres(pattern: str) -> str:
 
 def java(pattern: str) -> str:
     """For Spark's ``RLIKE``, which is Java's."""
-    body = re.sub(r"\(\?P<", "(?<", pattern)
+    body = re.sub(r"\(\?P<", "(?<", spaces(pattern))
     return rf"(?d)\A(?:{body})\z"
+
+
+def spaces(pattern: str) -> str:
+    """For readers whose white space has a vertical tab, which RE2's has not."""
+    inside = False
+
+    def rewritten(token: re.Match[str]) -> str:
+        nonlocal inside
+        text = token[0]
+        if text in (r"\s", r"\S"):
+            return text if inside and text == r"\S" else (_INSIDE if inside else _OUTSIDE)[text[1:]]
+        if not text.startswith(("\\", "(?P<")):
+            inside = text != "]" if inside else text.startswith("[")
+        return text
+
+    return _TOKEN.sub(rewritten, pattern)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
+from mlp_ci.data.engines.regexes import spaces
 from mlp_ci.data.plan import microseconds
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -65,4 +66,4 @@ def _matches(value: Any, pattern: str) -> bool | None:
 
 @lru_cache(maxsize=64)
 def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern, re.ASCII)
+    return re.compile(spaces(pattern), re.ASCII)
