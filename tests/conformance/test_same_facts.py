@@ -116,6 +116,7 @@ def folder() -> Iterator[Path]:
         yield Path(place)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(case=cases())
 def test_sqlite_measures_what_duckdb_measures(case: Case, folder: Path) -> None:
@@ -123,6 +124,7 @@ def test_sqlite_measures_what_duckdb_measures(case: Case, folder: Path) -> None:
     assert_same(facts_on(store, case), facts_on(DuckStore(folder), case), store)
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(case=cases())
 def test_postgresql_measures_what_duckdb_measures(case: Case, folder: Path, postgres_address: str) -> None:

@@ -352,6 +352,7 @@ def judged(train: Path, test: Path, data: Data) -> None:
     assert said.getvalue()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(case=cases())
 def test_no_frame_and_no_checks_give_a_traceback(case: tuple[dict[str, tuple[Any, list[Any]]], int, Data]) -> None:

@@ -165,6 +165,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ROWS, ROWS, st.booleans())
 def test_counts_are_those_of_a_comparison_row_by_row(

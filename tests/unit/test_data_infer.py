@@ -297,6 +297,7 @@ def frames(draw: st.DrawFn) -> pa.Table:
     return pa.table(columns)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(frames(), st.sampled_from([0.0, 0.1, 2.0]), st.booleans())
 def test_what_is_inferred_holds_on_the_same_file(

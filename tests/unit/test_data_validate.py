@@ -275,6 +275,7 @@ cells = st.one_of(
 kinds = st.sampled_from(["float", "int", "string", "bool", "timestamp", "date"])
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(cells, cells), max_size=6), kind=kinds, bound=st.floats(allow_nan=False))
 def test_no_csv_and_no_check_give_a_traceback(

@@ -359,6 +359,7 @@ hours_of_rows = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(files=hours_of_rows, late=hours_of_rows, begin=st.integers(0, 300), length=st.integers(1, 480))
 def test_kept_hours_add_up_to_what_one_reading_of_all_rows_says(

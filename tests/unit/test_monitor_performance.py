@@ -375,6 +375,7 @@ def alarms_in_a_month(seed: int, models: int, truth: float, max_drop: float, wea
     return found
 
 
+@pytest.mark.slow
 def test_false_alarms_of_models_that_stay_as_they_are() -> None:
     """At most one per model and month even where no drop at all is accepted; far fewer where one is."""
     assert float(np.mean(alarms_in_a_month(1, 200, truth=0.8, max_drop=0.0))) <= 1
