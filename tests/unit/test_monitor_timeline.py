@@ -46,7 +46,7 @@ def test_windows_are_whole_hours_without_a_gap(
 ) -> None:
     until = NOW - timedelta(minutes=offset)
     span = Span(since=until - timedelta(minutes=minutes), until=until)
-    found = spans_back(log(tmp_path_factory.mktemp("log"), NOW - 900 * DAY), span, persistence)
+    found = spans_back(log(tmp_path_factory.mktemp("log"), NOW - 2000 * DAY), span, persistence)
     assert found[0] is span
     assert found[0].since - found[1].until < timedelta(hours=1)
     assert all(newer.since == older.until for newer, older in itertools.pairwise(found[1:]))
