@@ -223,15 +223,19 @@ def _numbers(
 def _number_query(
     source: str, slots: Mapping[Slot, str], edges: Mapping[Slot, tuple[float, ...]], by: str
 ) -> tuple[str, dict[str, Any]]:
-    measures, parameters = [by, "count(*)"], {}
+    measures, parameters, values = ["g", "count(*)"], {}, [f"{by} AS g"]
     for i, (slot, value) in enumerate(slots.items()):
-        measures += [f"count({value})", f"avg({value})", f"avg(pow({value} - CAST($c{i} AS DOUBLE), 2))"]
-        measures += [f"min({value})", f"max({value})"]
-        measures.append(f"histogram({value}, CAST($e{i} AS DOUBLE[]))" if edges[slot] else "NULL")
+        # Each value is worked out once, below all that is measured of it.
+        values.append(f"{value} AS s{i}")
+        away = f"(s{i} - CAST($c{i} AS DOUBLE))"
+        measures += [f"count(s{i})", f"avg(s{i})", f"avg({away} * {away})", f"min(s{i})", f"max(s{i})"]
+        measures.append(f"histogram(s{i}, CAST($e{i} AS DOUBLE[]))" if edges[slot] else "NULL")
         parameters[f"c{i}"] = _centre(edges[slot])
         if edges[slot]:
             parameters[f"e{i}"] = list(edges[slot])  # type: ignore[assignment]
-    grouping = "" if by == ALL else " GROUP BY 1"
+    source = f"(SELECT {', '.join(values)} FROM {source})"
+    measures[0] = "g" if by != ALL else ALL
+    grouping = "" if by == ALL else " GROUP BY g"
     return f"SELECT {', '.join(measures)} FROM {source}{grouping}", parameters
 
 
