@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.responses import RedirectResponse, Response
 
-from mlp_ci.sandbox.forge import events, runs, shapes_work
+from mlp_ci.sandbox.forge import events, runs, shapes_checks
 from mlp_ci.sandbox.forge.api.repositories import REPO
 from mlp_ci.sandbox.forge.api.routing import Call, Group, Reply, page
 from mlp_ci.sandbox.forge.records import Job, Run, Setting, Workflow
@@ -23,12 +23,12 @@ _JOB = REPO + "/actions/jobs/{job_id}"
 @group("GET", REPO + "/actions/workflows", "actions")
 def list_workflows(call: Call) -> Any:
     found = runs.workflows(call.forge, call.repo)
-    return page(call, found, lambda flow: shapes_work.workflow(call.forge, call.repo, flow), "workflows")
+    return page(call, found, lambda flow: shapes_checks.workflow(call.forge, call.repo, flow), "workflows")
 
 
 @group("GET", _WORKFLOW, "actions")
 def get_workflow(call: Call) -> Any:
-    return shapes_work.workflow(call.forge, call.repo, _workflow(call))
+    return shapes_checks.workflow(call.forge, call.repo, _workflow(call))
 
 
 @group("POST", _WORKFLOW + "/dispatches", "actions")
@@ -78,13 +78,13 @@ def cancel(call: Call) -> Any:
 def list_jobs(call: Call) -> Any:
     run = _run(call)
     found = call.forge.store.find(Job, "run_id = ?", run.id)
-    return page(call, found, lambda job: shapes_work.job(call.forge, call.repo, job, run), "jobs")
+    return page(call, found, lambda job: shapes_checks.job(call.forge, call.repo, job, run), "jobs")
 
 
 @group("GET", _JOB, "actions")
 def get_job(call: Call) -> Any:
     job, run = _job(call)
-    return shapes_work.job(call.forge, call.repo, job, run)
+    return shapes_checks.job(call.forge, call.repo, job, run)
 
 
 @group("GET", _JOB + "/logs", "actions")
@@ -145,7 +145,7 @@ def _job(call: Call) -> tuple[Job, Run]:
 
 
 def _shape(call: Call, run: Run) -> dict[str, Any]:
-    return shapes_work.run(call.forge, call.repo, run, call.forge.git.commit(call.repo, run.head_sha))
+    return shapes_checks.run(call.forge, call.repo, run, call.forge.git.commit(call.repo, run.head_sha))
 
 
 def _all(call: Call) -> list[Run]:

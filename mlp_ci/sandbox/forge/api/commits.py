@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from mlp_ci.sandbox.forge import access, checks, shapes, shapes_work
+from mlp_ci.sandbox.forge import access, checks, shapes, shapes_checks, shapes_work
 from mlp_ci.sandbox.forge.api.repositories import REPO
 from mlp_ci.sandbox.forge.api.routing import Call, Group, Reply, page
 from mlp_ci.sandbox.forge.records import CheckRun, CheckSuite, Pull
@@ -106,13 +106,13 @@ def create_status(call: Call) -> Any:
         call.forge, call.repo, sha, call.actor.user, state=state, description=description,
         context=call.get("context", str, "default"), target_url=call.get("target_url", str),
     )  # fmt: skip
-    return Reply(shapes_work.status(call.forge, call.repo, status), 201)
+    return Reply(shapes_checks.status(call.forge, call.repo, status), 201)
 
 
 @group("GET", REPO + "/commits/{ref}/statuses", "statuses")
 def statuses(call: Call) -> Any:
     found = checks.statuses(call.forge, call.repo, call.commit(call.params["ref"]))
-    return page(call, found, lambda status: shapes_work.status(call.forge, call.repo, status))
+    return page(call, found, lambda status: shapes_checks.status(call.forge, call.repo, status))
 
 
 @group("GET", REPO + "/commits/{ref}/status", "statuses")
@@ -122,7 +122,7 @@ def combined_status(call: Call) -> Any:
     api = f"{shapes.repo_url(call.forge, call.repo)}/commits/{sha}"
     return {
         "state": checks.combined_state(latest),
-        "statuses": [shapes_work.status(call.forge, call.repo, status) for status in latest],
+        "statuses": [shapes_checks.status(call.forge, call.repo, status) for status in latest],
         "sha": sha,
         "total_count": len(latest),
         "repository": shapes.minimal_repository(call.forge, call.repo),
@@ -143,12 +143,12 @@ def create_check(call: Call) -> Any:
     app = checks.ACTIONS_APP if token.kind == "run" else call.actor.user.login.removesuffix("[bot]")
     suite = checks.suite_for(call.forge, call.repo, sha, app)
     check = checks.create_check(call.forge, suite, call.text("name"), **_check_values(call, None))
-    return Reply(shapes_work.check_run(call.forge, call.repo, check), 201)
+    return Reply(shapes_checks.check_run(call.forge, call.repo, check), 201)
 
 
 @group("GET", REPO + "/check-runs/{check_run_id}", "checks")
 def get_check(call: Call) -> Any:
-    return shapes_work.check_run(call.forge, call.repo, _check(call))
+    return shapes_checks.check_run(call.forge, call.repo, _check(call))
 
 
 @group("PATCH", REPO + "/check-runs/{check_run_id}", "checks")
@@ -158,7 +158,7 @@ def update_check(call: Call) -> Any:
         raise Refusal(403, "You must authenticate via a GitHub App.")
     name = call.get("name", str, check.name)
     check = call.forge.store.update(check, name=name, **_check_values(call, check))
-    return shapes_work.check_run(call.forge, call.repo, check)
+    return shapes_checks.check_run(call.forge, call.repo, check)
 
 
 @group("GET", REPO + "/commits/{ref}/check-runs", "checks")
@@ -168,7 +168,7 @@ def check_runs(call: Call) -> Any:
         found = [check for check in found if check.name == call.query["check_name"]]
     if call.query.get("status"):
         found = [check for check in found if check.status == call.query["status"]]
-    return page(call, found, lambda check: shapes_work.check_run(call.forge, call.repo, check), "check_runs")
+    return page(call, found, lambda check: shapes_checks.check_run(call.forge, call.repo, check), "check_runs")
 
 
 @group("GET", REPO + "/commits/{ref}/check-suites", "checks")
@@ -176,7 +176,7 @@ def check_suites(call: Call) -> Any:
     sha = call.commit(call.params["ref"])
     found = call.forge.store.find(CheckSuite, "repo_id = ? AND sha = ?", call.repo.id, sha)
     at = call.forge.git.commit(call.repo, sha)
-    return page(call, found, lambda suite: shapes_work.check_suite(call.forge, call.repo, suite, at), "check_suites")
+    return page(call, found, lambda suite: shapes_checks.check_suite(call.forge, call.repo, suite, at), "check_suites")
 
 
 def _check(call: Call) -> CheckRun:

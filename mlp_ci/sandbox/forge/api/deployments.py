@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.sandbox.forge import checks, shapes_work
+from mlp_ci.sandbox.forge import checks, shapes_checks
 from mlp_ci.sandbox.forge.api.repositories import REPO
 from mlp_ci.sandbox.forge.api.routing import Call, Group, Reply, page
 from mlp_ci.sandbox.forge.records import Deployment, DeploymentStatus, Environment, Repo
@@ -30,7 +30,7 @@ def list_deployments(call: Call) -> Any:
             for name in ("environment", "ref", "sha", "task")
         )
     ]
-    return page(call, found, lambda deployment: shapes_work.deployment(call.forge, call.repo, deployment))
+    return page(call, found, lambda deployment: shapes_checks.deployment(call.forge, call.repo, deployment))
 
 
 @group("POST", REPO + "/deployments", "deployments")
@@ -55,18 +55,18 @@ def create_deployment(call: Call) -> Any:
         production=call.get("production_environment", bool, environment == "production"),
         transient=call.get("transient_environment", bool, False),
     )  # fmt: skip
-    return Reply(shapes_work.deployment(call.forge, call.repo, deployment), 201)
+    return Reply(shapes_checks.deployment(call.forge, call.repo, deployment), 201)
 
 
 @group("GET", _DEPLOYMENT, "deployments")
 def get_deployment(call: Call) -> Any:
-    return shapes_work.deployment(call.forge, call.repo, _deployment(call))
+    return shapes_checks.deployment(call.forge, call.repo, _deployment(call))
 
 
 @group("GET", _DEPLOYMENT + "/statuses", "deployments")
 def list_statuses(call: Call) -> Any:
     found = call.forge.store.find(DeploymentStatus, "deployment_id = ?", _deployment(call).id, order="id DESC")
-    return page(call, found, lambda status: shapes_work.deployment_status(call.forge, call.repo, status))
+    return page(call, found, lambda status: shapes_checks.deployment_status(call.forge, call.repo, status))
 
 
 @group("POST", _DEPLOYMENT + "/statuses", "deployments")
@@ -87,27 +87,27 @@ def create_status(call: Call) -> Any:
         if retire:
             _retire_others(call, deployment)
         status = _add(call, deployment, state, **values)
-    return Reply(shapes_work.deployment_status(call.forge, call.repo, status), 201)
+    return Reply(shapes_checks.deployment_status(call.forge, call.repo, status), 201)
 
 
 @group("GET", _DEPLOYMENT + "/statuses/{status_id}", "deployments")
 def get_status(call: Call) -> Any:
     where = "deployment_id = ? AND id = ?"
     status = call.row(DeploymentStatus, where, _deployment(call).id, call.number("status_id"))
-    return shapes_work.deployment_status(call.forge, call.repo, status)
+    return shapes_checks.deployment_status(call.forge, call.repo, status)
 
 
 @group("GET", REPO + "/environments", "actions|deployments")
 def environments(call: Call) -> Any:
     found = call.forge.store.find(Environment, "repo_id = ?", call.repo.id, order="name")
-    return page(call, found, lambda env: shapes_work.environment(call.forge, call.repo, env), "environments")
+    return page(call, found, lambda env: shapes_checks.environment(call.forge, call.repo, env), "environments")
 
 
 @group("GET", _ENVIRONMENT, "actions|deployments")
 def get_environment(call: Call) -> Any:
     where = "repo_id = ? AND name = ? COLLATE NOCASE"
     found = call.row(Environment, where, call.repo.id, call.params["environment_name"])
-    return shapes_work.environment(call.forge, call.repo, found)
+    return shapes_checks.environment(call.forge, call.repo, found)
 
 
 @group("PUT", _ENVIRONMENT, "administration", "admin")
@@ -116,7 +116,7 @@ def put_environment(call: Call) -> Any:
     if not re.fullmatch(r"[^\x00-\x1f]{1,255}", name):
         msg = "Environment"
         raise invalid(msg, "name")
-    return shapes_work.environment(call.forge, call.repo, _environment(call.forge, call.repo, name))
+    return shapes_checks.environment(call.forge, call.repo, _environment(call.forge, call.repo, name))
 
 
 def _environment(forge: Forge, repo: Repo, name: str) -> Environment:
