@@ -36,18 +36,45 @@ class Trees:
             raise
         return str(found["object"]["sha"])
 
+    def listing(self, commit: str, folder: str) -> dict[str, str]:
+        """Path → blob id of the plain files right in ``folder`` at a commit; empty where there is no such folder.
+
+        The contents API would stop at a thousand files.
+        """
+        tree, purpose = commit, f"list {folder}"
+        for part in folder.split("/"):
+            entries = self.wire.get(self._path("trees", tree), purpose)["tree"]
+            tree = next((e["sha"] for e in entries if e["path"] == part and e["type"] == "tree"), "")
+            if not tree:
+                return {}
+        found = self.wire.get(self._path("trees", tree), purpose)
+        if found.get("truncated"):
+            msg = f"GitHub does not list all of {folder} at {commit[:12]} of {self.wire.place.full_name}"
+            raise OutsideError(msg, fix="read it from a clone, with git")
+        plain = [e for e in found["tree"] if e["mode"] in ("100644", "100755")]
+        return {f"{folder}/{e['path']}": str(e["sha"]) for e in plain}
+
+    def blob(self, sha: str) -> bytes:
+        """The content that a blob id names."""
+        return base64.b64decode(self.wire.get(self._path("blobs", sha), f"read the blob {sha[:12]}")["content"])
+
     def commit(self, parent: str, files: Mapping[str, bytes], message: str) -> str:
-        """A new commit on top of ``parent`` with ``files`` as they should be; no branch moves."""
+        """A new commit on top of ``parent`` with ``files`` as they should be; no branch moves.
+
+        Without a parent it begins a history of its own and holds nothing but ``files``.
+        """
         purpose, needs = "write a commit", "contents: write"
-        tree = self.wire.get(self._path("commits", parent), "read a commit")["tree"]["sha"]
+        base = {}
+        if parent:
+            base = {"base_tree": self.wire.get(self._path("commits", parent), "read a commit")["tree"]["sha"]}
         elements = []
         for path, content in sorted(files.items()):
             body = {"content": base64.b64encode(content).decode(), "encoding": "base64"}
             blob = self.wire.send("POST", self._path("blobs"), purpose, body, needs=needs)["sha"]
             elements.append({"path": path, "mode": "100644", "type": "blob", "sha": blob})
-        body_tree = {"base_tree": tree, "tree": elements}
+        body_tree = {**base, "tree": elements}
         new_tree = self.wire.send("POST", self._path("trees"), purpose, body_tree, needs=needs)["sha"]
-        body_commit = {"message": message, "tree": new_tree, "parents": [parent]}
+        body_commit = {"message": message, "tree": new_tree, "parents": [parent] if parent else []}
         return str(self.wire.send("POST", self._path("commits"), purpose, body_commit, needs=needs)["sha"])
 
     def point(self, branch: str, sha: str, *, force: bool) -> None:
@@ -63,16 +90,19 @@ class Trees:
                     raise
         self.wire.send("PATCH", self._path("refs", "heads", branch), purpose, {"sha": sha, "force": force}, needs=needs)
 
-    def add_commit(self, branch: str, make: Callable[[str], Mapping[str, bytes]], message: str) -> tuple[str, bool]:
+    def add_commit(
+        self, branch: str, make: Callable[[str], Mapping[str, bytes]], message: str, *, begin: bool = False
+    ) -> tuple[str, bool]:
         """Commit to a branch that others move too: ``make`` gets the newest head and gives the files.
 
-        Returns the head and whether it is new; files that already are so make no commit.
+        Returns the head and whether it is new; files that already are so make no commit. With ``begin`` a branch that
+        is not there begins as a history of its own, and ``make`` gets an empty head.
         """
         for _ in range(MOVED_TRIES):
-            parent = self.head(branch)
-            if parent is None:
+            parent = self.head(branch) or ""
+            if not parent and not begin:
                 raise GitHubError(404, f"there is no branch {branch} in {self.wire.place.full_name}")
-            files = self.different(parent, make(parent))
+            files = self.different(parent, make(parent)) if parent else make(parent)
             if not files:
                 return parent, False
             sha = self.commit(parent, files, message)
