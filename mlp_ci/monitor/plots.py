@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mlp_ci.data.profiles.profile import FEW_VALUES, PREDICTION
+from mlp_ci.data.profiles.histogram import apart, cell_edges, ends, heights, is_whole
+from mlp_ci.data.profiles.profile import PREDICTION
 from mlp_ci.data.profiles.shapes import CategoryProfile, ColumnProfile, NumberProfile, TextProfile
 from mlp_ci.monitor.words import show_number
 from mlp_ci.printable import in_one_line
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 CELLS = 36
 MOST_BARS = 8
-OUTERMOST = 0.002
 WIDTH, HEIGHT = 300, 110
 
 
@@ -111,8 +110,8 @@ def _bars(
 
 def _outlines(drift: ColumnDrift, title: str, then: NumberProfile, now: NumberProfile) -> Plot:
     low, high = _range(then, now)
-    points = [low + (high - low) * i / CELLS for i in range(CELLS + 1)]
-    heights_then, heights_now = _heights(then, points), _heights(now, points)
+    points = cell_edges(low, high, CELLS, whole=is_whole(then) and is_whole(now))
+    heights_then, heights_now = heights(then, points), heights(now, points)
     top = max(*heights_then, *heights_now) or 1.0
     return Plot(
         drift=drift,
@@ -127,73 +126,16 @@ def _outlines(drift: ColumnDrift, title: str, then: NumberProfile, now: NumberPr
 
 def _range(then: NumberProfile, now: NumberProfile) -> tuple[float, float]:
     """What is drawn: all but the outermost values of both sides."""
-    ends = [end for profile in (then, now) if profile.count for end in _ends(profile)]
-    low, high = min(ends, default=0.0), max(ends, default=1.0)
-    return (low, high) if high > low else (low - 0.5, low + 0.5)
+    known = [end for profile in (then, now) if profile.count for end in ends(profile)]
+    return apart(min(known, default=0.0), max(known, default=1.0))
 
 
-def _ends(profile: NumberProfile) -> tuple[float, float]:
-    """Between which two numbers all but the outermost values lie."""
-    uppers = [*profile.edges, profile.largest or 0.0]
-    lowers = [profile.smallest or 0.0, *profile.edges]
-    total, low, high = 0, uppers[-1], lowers[0]
-    for lower, upper, count in zip(lowers, uppers, profile.counts, strict=True):
-        if total <= OUTERMOST * profile.count < total + count:
-            low = max(lower, profile.smallest or 0.0)
-        if total < (1 - OUTERMOST) * profile.count <= total + count:
-            high = min(upper, profile.largest or 0.0)
-        total += count
-    return low, high
-
-
-def _heights(profile: NumberProfile, points: Sequence[float]) -> list[float]:
-    """Share of the values in each cell between the points; inside a bin values are spread evenly.
-
-    Where the edges are the values themselves (few distinct ones), each value counts in the cell that it lies in.
-    """
-    if not profile.count:
-        return [0.0] * (len(points) - 1)
-    if len(profile.edges) <= FEW_VALUES:
-        step = points[1] - points[0]
-        heights = [0.0] * (len(points) - 1)
-        for edge, count in zip((*profile.edges, profile.largest or 0.0), profile.counts, strict=True):
-            cell = int((edge - points[0]) / step)
-            heights[max(0, min(len(heights) - 1, cell))] += count / profile.count
-        return heights
-    known = [(profile.smallest, 0.0)] if profile.smallest is not None else []
-    total = 0
-    xs, ys = [k[0] for k in known], [k[1] for k in known]
-    for edge, count in zip(profile.edges, profile.counts, strict=False):
-        total += count
-        if not xs or edge > xs[-1]:
-            xs.append(edge)
-            ys.append(total / profile.count)
-        else:
-            ys[-1] = total / profile.count
-    if profile.largest is not None and profile.largest > xs[-1]:
-        xs.append(profile.largest)
-        ys.append(1.0)
-    cumulative = [_between(x, xs, ys) for x in points]
-    return [max(0.0, b - a) for a, b in itertools.pairwise(cumulative)]
-
-
-def _between(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    from bisect import bisect_right
-
-    if x < xs[0]:
-        return 0.0
-    if x >= xs[-1]:
-        return ys[-1]
-    i = bisect_right(xs, x)
-    return ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / (xs[i] - xs[i - 1])
-
-
-def _steps(heights: Sequence[float], top: float) -> str:
+def _steps(shares: Sequence[float], top: float) -> str:
     """An SVG path along the tops of the cells, from the ground and back to it."""
-    cell = WIDTH / len(heights)
+    cell = WIDTH / len(shares)
     parts = [f"M0 {HEIGHT}"]
-    for i, height in enumerate(heights):
-        parts.append(f"V{HEIGHT - (HEIGHT - 4) * height / top:.1f}H{(i + 1) * cell:.1f}")
+    for i, share in enumerate(shares):
+        parts.append(f"V{HEIGHT - (HEIGHT - 4) * share / top:.1f}H{(i + 1) * cell:.1f}")
     return "".join(parts) + f"V{HEIGHT}Z"
 
 

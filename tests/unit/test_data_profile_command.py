@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlp_ci.data.describe.flow_profile import profile
-from mlp_ci.data.describe.view import histogram, sparkline
+from mlp_ci.data.describe.view import sparkline
+from mlp_ci.data.profiles.histogram import heights, histogram, is_whole
 from mlp_ci.data.profiles.profile import profile_values
 from mlp_ci.data.profiles.shapes import NumberProfile
 from mlp_ci.errors import InputError
@@ -110,8 +111,41 @@ def test_a_page_in_no_folder_is_refused(file: Path) -> None:
 def test_the_cells_of_a_histogram_hold_all_values(values: list[float], cells: int) -> None:
     shape = profile_values([float(v) for v in values])
     assert isinstance(shape, NumberProfile)
-    heights, low, high = histogram(shape, cells)
-    assert sum(heights) == pytest.approx(1.0)
+    found, low, high = histogram(shape, cells)
+    assert sum(found) == pytest.approx(1.0)
     assert low < high
-    assert all(h >= 0 for h in heights)
+    assert all(h >= 0 for h in found)
     assert len(sparkline(shape)) <= 12
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_many_values_at_the_smallest_stand_in_the_first_cell_alone(whole: bool) -> None:
+    rest = [float(i) if whole else i + 0.5 for i in range(1, 1001)]
+    shape = profile_values([0.0] * 1000 + rest)
+    assert isinstance(shape, NumberProfile)
+    found, low, high = histogram(shape, 40)
+    assert low == 0
+    assert high == pytest.approx(rest[-1], abs=5)
+    assert found[0] == pytest.approx(0.5 + 0.5 / 40, abs=0.005)
+    assert found[1:] == pytest.approx([0.5 / 40] * 39, abs=0.005)
+
+
+def test_values_outside_of_what_is_drawn_count_in_the_outermost_cells() -> None:
+    shape = profile_values([float(i) for i in range(100)])
+    assert isinstance(shape, NumberProfile)
+    assert heights(shape, [40.0, 50.0, 60.0]) == pytest.approx([0.51, 0.49], abs=0.01)
+
+
+def test_of_few_values_a_quantile_is_one_of_them() -> None:
+    shape = profile_values([1.0] * 10 + [2.0] * 10 + [30.0])
+    assert isinstance(shape, NumberProfile)
+    assert [shape.quantile(at) for at in (0.0, 0.3, 0.5, 0.95, 0.99, 1.0)] == [1.0, 1.0, 2.0, 2.0, 30.0, 30.0]
+
+
+@pytest.mark.parametrize("most", [5, 100, 5000])
+def test_whole_numbers_are_known_by_their_bins(most: int) -> None:
+    whole, halves = profile_values([float(i) for i in range(most)] * 2), profile_values([i / 2 for i in range(most)])
+    assert isinstance(whole, NumberProfile)
+    assert isinstance(halves, NumberProfile)
+    assert is_whole(whole)
+    assert not is_whole(halves)

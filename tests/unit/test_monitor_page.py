@@ -401,14 +401,27 @@ def test_bars_join_what_is_small_and_show_what_is_missing() -> None:
     assert sum(b.now for b in plot.bars) == pytest.approx(1)
 
 
+def drawn_heights(path: str) -> list[float]:
+    return [plots.HEIGHT - float(y) for y in re.findall(r"V([0-9.]+)H", path)]
+
+
 def test_outlines_of_numbers_hold_all_values() -> None:
     drawn = verdict({"x": normal(2000, 1)}, {"x": normal(1000, 2, shift=3)})
-    then = drawn.reference.profile.columns["x"]
-    low, high = plots._range(then, drawn.look.profile.columns["x"])  # type: ignore[arg-type]
-    points = [low + (high - low) * i / plots.CELLS for i in range(plots.CELLS + 1)]
-    assert low < -2
-    assert high > 5
-    assert sum(plots._heights(then, points)) == pytest.approx(1, abs=0.02)  # type: ignore[arg-type]
+    plot = plots.plot(drawn, drawn.drifts[0])
+    assert float(plot.low.replace("−", "-")) < -2
+    assert float(plot.high) > 5
+    then, now = drawn_heights(plot.then_path), drawn_heights(plot.now_path)
+    assert sum(then) == pytest.approx(sum(now), rel=0.01), "both hold all values, so both are as large"
+    assert max(i for i, height in enumerate(then) if height) < max(i for i, height in enumerate(now) if height)
+
+
+def test_outlines_show_how_many_values_are_the_smallest_one() -> None:
+    rest = np.arange(1, 1001) / 10
+    drawn = verdict({"x": [*np.zeros(1000), *rest]}, {"x": [*np.zeros(100), *rest]})
+    plot = plots.plot(drawn, drawn.drifts[0])
+    then, now = drawn_heights(plot.then_path), drawn_heights(plot.now_path)
+    assert then[0] / sum(then) == pytest.approx(0.5, abs=0.03)
+    assert now[0] / sum(now) == pytest.approx(0.1, abs=0.03)
 
 
 @pytest.mark.parametrize(

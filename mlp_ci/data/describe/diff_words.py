@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.describe.diff import Changes, ColumnChanges, RowChanges, Values, numbers_of
 from mlp_ci.data.plan import instant
-from mlp_ci.data.profiles.profile import FEW_VALUES
 from mlp_ci.report import Finding, Outcome, Report, Table, cell_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from mlp_ci.data.profiles.shapes import NumberProfile
 
 MOST_COLUMNS = 30
 LONGEST = 24
@@ -175,17 +171,8 @@ def _two_rows(column: ColumnChanges) -> Iterable[tuple[Any, ...]]:
         elif found is None:
             measured = [""] * (1 + len(QUANTILES))
         else:
-            measured = [numbers(found.mean), *(numbers(quantile(found, at)) for at in QUANTILES)]
+            measured = [numbers(found.mean), *(numbers(found.quantile(at)) for at in QUANTILES)]
         yield name, side, psi if side == "now" else None, _share(nulls), *measured
-
-
-def quantile(profile: NumberProfile, at: float) -> float | None:
-    """A quantile: one of the values where they are few, else as close as the bins tell."""
-    if len(profile.edges) > FEW_VALUES or not profile.count:
-        return profile.quantile(at)
-    total = itertools.accumulate(profile.counts)
-    ends = (*profile.edges, profile.largest)
-    return next((end for end, n in zip(ends, total, strict=True) if n >= at * profile.count), profile.largest)
 
 
 def _values(column: ColumnChanges, rows: RowChanges) -> str:
@@ -264,7 +251,7 @@ def _plain_column(column: ColumnChanges) -> dict[str, Any]:
     a, b = numbers_of(column.before), numbers_of(column.now)
     if a and b:
         found["mean"] = [a.mean, b.mean]
-        found["quantiles"] = {str(at): [quantile(a, at), quantile(b, at)] for at in QUANTILES}
+        found["quantiles"] = {str(at): [a.quantile(at), b.quantile(at)] for at in QUANTILES}
         found["range"] = [[a.smallest, a.largest], [b.smallest, b.largest]]
     for name, span in (("span", (column.span_before, column.span_now)),):
         if any(span):

@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlp_ci import __version__, clock
-from mlp_ci.data.describe.diff_words import numbers, quantile
-from mlp_ci.data.describe.view import CELLS, bars_of, histogram, is_whole
+from mlp_ci.data.describe.diff_words import numbers
+from mlp_ci.data.describe.view import bars_of
+from mlp_ci.data.profiles.histogram import histogram, is_whole
 from mlp_ci.data.profiles.shapes import NumberProfile, TextProfile
 
 if TYPE_CHECKING:
     from mlp_ci.data.describe.view import ColumnView, FileView
 
 TEMPLATE = Path(__file__).parent / "profile.html.jinja"
+CELLS = 40
 WIDTH, HEIGHT, GAP = 320, 96, 1.2
 # A page stays small however many columns there are; the table has all of them.
 MOST_PLOTS = 200
@@ -57,7 +59,7 @@ def _numbers(column: ColumnView) -> NumberProfile | None:
 
 def column_quantile(column: ColumnView, shape: NumberProfile, at: float) -> float | None:
     """A quantile; a whole number where the column holds such."""
-    found = quantile(shape, at)
+    found = shape.quantile(at)
     return float(round(found)) if found is not None and column.type in ("int", "string") else found
 
 

@@ -1,26 +1,20 @@
-"""What a profile looks like: bars, cells of a histogram, words. Shared by the terminal's table and the page."""
+"""What a profile looks like: bars, small histograms, words. Shared by the terminal's table and the page."""
 
 from __future__ import annotations
 
-import itertools
-from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.plan import instant
-from mlp_ci.data.profiles.profile import FEW_VALUES
+from mlp_ci.data.profiles.histogram import histogram
 from mlp_ci.data.profiles.shapes import CategoryProfile, NumberProfile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from mlp_ci.data.profiles.shapes import ColumnProfile
 
 BLOCKS = "\N{BRAILLE PATTERN BLANK}▁▂▃▄▅▆▇█"  # its first is a blank at which no line is broken
-SPARK_CELLS, CELLS = 12, 40
+SPARK_CELLS = 12
 MOST_BARS = 8
-# The outermost values would leave a histogram with all the rest in one cell; so they are drawn at its edge.
-OUTERMOST = 0.002
 LABEL = 22
 
 
@@ -108,74 +102,6 @@ def sparkline(shape: NumberProfile) -> str:
     top = max(heights) or 1.0
     # What is there is seen: only an empty cell is a blank.
     return "".join(BLOCKS[0 if h <= 0 else max(1, round(h / top * (len(BLOCKS) - 1)))] for h in heights)
-
-
-def histogram(shape: NumberProfile, cells: int) -> tuple[list[float], float, float]:
-    """Share of the values in each of ``cells`` cells of equal width, and between which numbers they lie.
-
-    Inside a bin values are spread evenly; where the edges are the values themselves, each counts where it lies.
-    """
-    low, high = _ends(shape)
-    if len(shape.edges) <= FEW_VALUES:
-        if is_whole(shape) and 0 < high - low < cells:
-            cells = int(high - low) + 1  # whole numbers get a cell each
-            width = 1.0
-        else:
-            width = (high - low) / cells
-        heights = [0.0] * cells
-        for edge, count in zip((*shape.edges, shape.largest or 0.0), shape.counts, strict=True):
-            heights[max(0, min(cells - 1, int((edge - low) / width)))] += count / shape.count
-        return heights, low, high
-    # A whole number fills the space around it, half of it on either side.
-    half = 0.5 if is_whole(shape) else 0.0
-    xs, ys = _cumulative(shape, (shape.smallest or 0.0) - 2 * half)
-    width = (high - low + 2 * half) / cells
-    below = [_between(low - 2 * half + i * width, xs, ys) for i in range(cells + 1)]
-    below[0], below[-1] = 0.0, 1.0  # the outermost values count at the edges
-    return [max(0.0, b - a) for a, b in itertools.pairwise(below)], low, high
-
-
-def is_whole(shape: NumberProfile) -> bool:
-    """Whether the bins end at whole numbers, as they do where all values are such; those beyond the values do not."""
-    if shape.smallest is None or shape.largest is None:
-        return False
-    return all(edge.is_integer() for edge in shape.edges if shape.smallest <= edge <= shape.largest)
-
-
-def _ends(shape: NumberProfile) -> tuple[float, float]:
-    """Between which two numbers all but the outermost values lie; never equal."""
-    low, high = shape.smallest or 0.0, shape.largest or 0.0
-    if len(shape.edges) > FEW_VALUES:
-        low, high = shape.quantile(OUTERMOST) or low, shape.quantile(1 - OUTERMOST) or high
-    span, least = high - low, max(1e-300, abs(low) * 1e-12, abs(high) * 1e-12)
-    if least < span < float("inf"):
-        return low, high
-    # One value, or several that a double hardly tells apart; or so far apart that their distance overflows.
-    room = max(0.5, abs(low) * 1e-6)
-    return (low - room, low + room) if span <= least else (low / 4, high / 4)
-
-
-def _cumulative(shape: NumberProfile, start: float) -> tuple[list[float], list[float]]:
-    """The share of values up to each edge, from ``start`` on, where none is yet."""
-    xs, ys = [start], [0.0]
-    ends = (*shape.edges, shape.largest or 0.0)
-    for end, total in zip(ends, itertools.accumulate(shape.counts), strict=True):
-        at = min(end, shape.largest or 0.0)
-        if at > xs[-1]:
-            xs.append(at)
-            ys.append(total / shape.count)
-        else:
-            ys[-1] = max(ys[-1], total / shape.count)
-    return xs, ys
-
-
-def _between(x: float, xs: Sequence[float], ys: Sequence[float]) -> float:
-    if x < xs[0]:
-        return 0.0
-    if x >= xs[-1]:
-        return ys[-1]
-    i = bisect_right(xs, x)
-    return ys[i - 1] + (ys[i] - ys[i - 1]) * (x - xs[i - 1]) / (xs[i] - xs[i - 1])
 
 
 def _label(text: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.profiles.shapes import (
     CATEGORIES,
+    FEW_VALUES,
     FEWEST,
     TAIL,
     CategoryProfile,
@@ -38,7 +39,6 @@ PREDICTION = "prediction"
 BINS = 200
 # Empty bins beyond the reference on either side, together as wide as its range: a shift is seen where it went.
 MARGIN = 20
-FEW_VALUES = 24
 
 
 @dataclass(frozen=True, kw_only=True)

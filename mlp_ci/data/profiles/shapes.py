@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 CATEGORIES = 100
+# Up to so many edges they are the values themselves.
+FEW_VALUES = 24
 # No table has more rows; a larger count is a damaged file.
 MOST = 2**63
 FEWEST = 5
@@ -47,9 +49,10 @@ class NumberProfile:
     kind: ClassVar[str] = "number"
 
     def quantile(self, share: float) -> float | None:
-        """The value below which ``share`` of the values lie, interpolated inside its bin; None without values.
+        """The value below which ``share`` of the values lie; None without values.
 
-        The rank of the result differs from ``share`` by at most the share of the bin that it falls into.
+        Where there are few edges, these are the values and one of them is meant; else it is interpolated inside its
+        bin. The rank of the result differs from ``share`` by at most the share of the bin that it falls into.
         """
         if not self.count or self.smallest is None or self.largest is None:
             return None
@@ -59,8 +62,10 @@ class NumberProfile:
         for lower, upper, count in zip(lowers, uppers, self.counts, strict=True):
             if count and below + count >= wanted:
                 low, high = max(lower, self.smallest), min(upper, self.largest)
+                if len(self.edges) <= FEW_VALUES or high <= low or math.isinf(high - low):
+                    return high
                 inside = (wanted - below) / count
-                return high if high <= low or math.isinf(high - low) else min(high, low + (high - low) * inside)
+                return min(high, low + (high - low) * inside)
             below += count
         return self.largest
 
