@@ -21,6 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 _HEAD = re.compile(r"^(GET|POST|PUT|PATCH|DELETE) (/\S*)$", re.M)
 # The error bodies all operations may give beside those they list.
 _COMMON = {401: "BasicError", 403: "BasicError", 404: "BasicError", 400: "BasicError", 413: "BasicError"}
+# What GitHub answers and its description leaves out: `closed`, `reopened` and the like fit none of the events it lists.
+_UNLISTED = {("GET", "/repos/{owner}/{repo}/issues/{issue_number}/events"): "StateChangeIssueEvent"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ def check(method: str, template: str, status: int, body: bytes) -> str:
     source = operation.model if status < 300 else operation.errors.get(status, _COMMON.get(status, "ValidationError"))
     if status == 422 and source == "ValidationError":
         source = "Union[ValidationError, ValidationErrorSimple, BasicError]"
+    if status < 300 and (method, template) in _UNLISTED:
+        source = str(source).removesuffix("]]") + f", {_UNLISTED[method, template]}]]"
     if source is None:
         return "has a body" if body and not template.endswith("/logs") else ""
     if not body:

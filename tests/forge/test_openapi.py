@@ -297,8 +297,19 @@ def actions(world: World) -> None:
         ask(c, "GET", REPO + "/actions/secrets")
 
 
+def what_happened(world: World) -> None:
+    with world.http("alice") as c:
+        moves = ask(c, "GET", REPO + "/activity?activity_type=pr_merge")
+        assert [(m["ref"], m["actor"]["login"]) for m in moves] == [("refs/heads/main", "alice")]
+        ask(c, "GET", REPO + "/activity?direction=up", 422)
+        number = ask(c, "GET", REPO + "/pulls?state=closed")[0]["number"]
+        told = ask(c, "GET", f"{REPO}/issues/{number}/events")
+        assert [e["event"] for e in told] == ["review_dismissed", "merged", "closed"]
+        assert ask(c, "GET", f"{REPO}/issues/events/{told[0]['id']}")["issue"]["number"] == number
+
+
 def test_every_route_answers_as_github_describes_it(world: World) -> None:
-    for part in (people, repositories, files_and_git, checks, talk, pull_requests, deployments, actions):
+    for part in (people, repositories, files_and_git, checks, talk, pull_requests, deployments, actions, what_happened):
         part(world)
     assert ENDPOINTS - world.recorder.seen == set()
 

@@ -19,6 +19,7 @@ from mlp_ci.sandbox.forge.api import (
     contents,
     deployments,
     git_data,
+    history,
     issues,
     people,
     pulls,
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 GROUPS = [
-    module.group for module in (repositories, contents, git_data, commits, pulls, issues, deployments, actions, people)
+    module.group
+    for module in (repositories, contents, git_data, commits, pulls, issues, deployments, actions, people, history)
 ]
 _log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.sandbox.forge import events
+from mlp_ci.sandbox.forge import events, history
 from mlp_ci.sandbox.forge.records import Assignee, Comment, Issue, IssueLabel, Label, Repo
 from mlp_ci.sandbox.forge.store import invalid, stamp
 
@@ -45,7 +45,11 @@ def edit_issue(forge: Forge, repo: Repo, actor: Actor, issue: Issue, values: dic
             values |= {"closed_at": at if closing else None, "closed_by": actor.user.id if closing else None}
         changed = forge.store.update(issue, **values, updated_at=at)
         if state != issue.state:
-            events.issue_event(forge, repo, actor, changed, "closed" if state == "closed" else "reopened")
+            word = "closed" if state == "closed" else "reopened"
+            history.note(forge, repo, actor, issue.id, word, state_reason=changed.state_reason)
+            events.issue_event(forge, repo, actor, changed, word)
+        if changed.title != issue.title:
+            history.note(forge, repo, actor, issue.id, "renamed", rename={"from": issue.title, "to": changed.title})
         if (changed.title, changed.body) != (issue.title, issue.body):
             events.issue_event(forge, repo, actor, changed, "edited", changes={})
     return changed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlp_ci.sandbox.forge import access, events, protection
+from mlp_ci.sandbox.forge import access, events, history, protection
 from mlp_ci.sandbox.forge.access import Actor, Forge
 from mlp_ci.sandbox.forge.issues import new_issue
 from mlp_ci.sandbox.forge.records import Issue, Pull, Repo, Review, User
@@ -58,6 +58,8 @@ def edit(forge: Forge, repo: Repo, actor: Actor, pull: Pull, title: str | None, 
         with forge.store.tx():
             forge.store.update(issue, **new, updated_at=stamp())
             changed = {key: {"from": before[key] or ""} for key in new if new[key] != before[key]}
+            if "title" in changed:
+                history.note(forge, repo, actor, pull.id, "renamed", rename={"from": issue.title, "to": new["title"]})
             events.pull_event(forge, repo, actor, pull, "edited", changes=changed)
     return pull
 
@@ -68,8 +70,10 @@ def set_base(forge: Forge, repo: Repo, actor: Actor, pull: Pull, base: str) -> P
         if f"refs/heads/{base}" not in forge.git.refs(repo, f"refs/heads/{base}"):
             msg = "PullRequest"
             raise invalid(msg, "base")
-        pull = refresh(forge, repo, forge.store.update(pull, base_ref=base))
-        events.pull_event(forge, repo, actor, pull, "edited", changes={})
+        with forge.store.tx():
+            pull = refresh(forge, repo, forge.store.update(pull, base_ref=base))
+            history.note(forge, repo, actor, pull.id, "base_ref_changed")
+            events.pull_event(forge, repo, actor, pull, "edited", changes={})
     return pull
 
 
@@ -91,6 +95,7 @@ def set_state(forge: Forge, repo: Repo, actor: Actor, pull: Pull, state: str) ->
             forge.store.update(issue, state="open", closed_at=None, closed_by=None, updated_at=stamp())
             forge.git.fetch(repo, source, head or "")
             pull = refresh(forge, repo, forge.store.update(pull, head_sha=head))
+            history.note(forge, repo, actor, pull.id, "reopened")
             events.pull_event(forge, repo, actor, pull, "reopened")
     return pull
 
@@ -100,6 +105,7 @@ def set_draft(forge: Forge, repo: Repo, actor: Actor, pull: Pull, draft: bool) -
     if pull.draft != draft:
         with forge.store.tx():
             pull = forge.store.update(pull, draft=draft)
+            history.note(forge, repo, actor, pull.id, "convert_to_draft" if draft else "ready_for_review")
             events.pull_event(forge, repo, actor, pull, "converted_to_draft" if draft else "ready_for_review")
     return pull
 
@@ -179,10 +185,12 @@ def _head_moved(forge: Forge, repo: Repo, actor: Actor, pull: Pull, new: str) ->
     old = pull.head_sha
     forge.git.fetch(repo, forge.store.get(Repo, pull.head_repo_id), new)
     pull = refresh(forge, repo, forge.store.update(pull, head_sha=new))
+    if not forge.git.is_ancestor(repo, old, new):
+        history.note(forge, repo, actor, pull.id, "head_ref_force_pushed", new)
     rule = protection.rule_of(forge, repo, pull.base_ref)
     if rule and rule.dismiss_stale:
         for review in forge.store.find(Review, "pull_id = ? AND state = 'APPROVED'", pull.id):
-            forge.store.update(review, state="DISMISSED")
+            history.dismiss(forge, repo, actor, review, None, new)
     forge.store.update(forge.store.get(Issue, pull.id), updated_at=stamp())
     events.pull_event(forge, repo, actor, pull, "synchronize", before=old, after=new)
 
@@ -206,7 +214,10 @@ def _merged(forge: Forge, repo: Repo, actor: Actor, pull: Pull, old: str, new: s
     issue = forge.store.get(Issue, pull.id)
     forge.store.update(issue, state="closed", closed_at=at, closed_by=who.id, updated_at=at)
     git.force_ref(repo, f"refs/pull/{pull.number}/merge", None)
-    events.pull_event(forge, repo, Actor(who, actor.token), done, "closed")
+    by = Actor(who, actor.token)
+    history.note(forge, repo, by, pull.id, "merged", done.merge_sha)
+    history.note(forge, repo, by, pull.id, "closed")
+    events.pull_event(forge, repo, by, done, "closed")
     return True
 
 
@@ -216,6 +227,7 @@ def _close(forge: Forge, repo: Repo, actor: Actor, pull: Pull) -> Pull:
         issue = forge.store.get(Issue, pull.id)
         forge.store.update(issue, state="closed", closed_at=at, closed_by=actor.user.id, updated_at=at)
         pull = forge.store.get(Pull, pull.id)
+        history.note(forge, repo, actor, pull.id, "closed")
         events.pull_event(forge, repo, actor, pull, "closed")
     return pull
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mlp_ci.sandbox.forge import events, pulls
+from mlp_ci.sandbox.forge import events, history, pulls
 from mlp_ci.sandbox.forge.access import Actor, Forge
 from mlp_ci.sandbox.forge.records import Ref, Repo, Token, User
 from mlp_ci.sandbox.forge.repos import ZERO
@@ -60,6 +60,7 @@ def announce(forge: Forge, repo: Repo, actor: Actor | None = None) -> None:
                 store.insert(Ref, repo_id=repo.id, ref=ref, sha=new)
             else:
                 store.update(rows[ref], sha=new)
+            history.moved(forge, repo, who, ref, old, new)
             events.pushed(forge, repo, who, ref, old, new)
         if moved:
             pulls.follow(forge, repo, who, moved)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlp_ci.sandbox.forge import access, events
+from mlp_ci.sandbox.forge import access, events, history
 from mlp_ci.sandbox.forge.access import Actor, Forge
 from mlp_ci.sandbox.forge.records import Issue, Pull, Repo, Review, ReviewRequest, Team
 from mlp_ci.sandbox.forge.store import Refusal, stamp
@@ -42,11 +42,11 @@ def submit(forge: Forge, actor: Actor, pull: Pull, event: str, text: str = "", c
 
 
 def dismiss(forge: Forge, repo: Repo, actor: Actor, review: Review, message: str) -> Review:
-    """Take back what a review said; the message is kept in its body's place when it had none."""
+    """Take back what a review said; the message stands in the event of the dismissal, as on github.com."""
     if review.state not in ("APPROVED", "CHANGES_REQUESTED"):
         raise Refusal(422, "Unprocessable Entity", ["Can not dismiss a commented pull request review"])
     with forge.store.tx():
-        review = forge.store.update(review, state="DISMISSED", body=review.body or message)
+        review = history.dismiss(forge, repo, actor, review, message)
         events.review_event(forge, repo, actor, forge.store.get(Pull, review.pull_id), review, "dismissed")
     return review
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mlp_ci.sandbox.forge import access
-from mlp_ci.sandbox.forge.records import Issue, OrgMember, Protection, Record, Repo, Team, TeamRepo, User
+from mlp_ci.sandbox.forge.records import Activity, Issue, OrgMember, Protection, Record, Repo, Team, TeamRepo, User
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -214,6 +214,20 @@ def full_repository(forge: Forge, repo: Repo, viewer: User) -> Shape:
         "allow_rebase_merge": True,
         "allow_auto_merge": False,
         "delete_branch_on_merge": repo.delete_branch_on_merge,
+    }
+
+
+def activity(forge: Forge, repo: Repo, found: Activity) -> Shape:
+    """A branch that moved, and who moved it."""
+    return {
+        "id": found.id,
+        "node_id": node_id(found),
+        "before": found.before,
+        "after": found.after,
+        "ref": found.ref,
+        "timestamp": found.at,
+        "activity_type": found.kind,
+        "actor": user_by_id(forge, found.actor_id),
     }
 
 

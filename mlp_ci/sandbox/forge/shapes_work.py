@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from mlp_ci.sandbox.forge import access, protection, shapes
+from mlp_ci.sandbox.forge import access, protection, shapes, shapes_checks
 from mlp_ci.sandbox.forge.records import (
     Assignee,
     Collaborator,
     Comment,
     Issue,
+    IssueEvent,
     Label,
     Pull,
     Repo,
@@ -214,4 +215,23 @@ def review(forge: Forge, repo: Repo, review: Review) -> Shape:
         "submitted_at": review.submitted_at,
         "commit_id": review.commit_id,
         "author_association": association(forge, repo, review.user_id),
+    }
+
+
+def issue_event(forge: Forge, repo: Repo, event: IssueEvent) -> Shape:
+    actor = forge.store.get(User, event.actor_id)
+    slug = actor.login.removesuffix("[bot]")
+    app = shapes_checks.app(forge, slug, forge.store.get(User, repo.owner_id)) if actor.type == "Bot" else None
+    url = repo_url(forge, repo)
+    return {
+        "id": event.id,
+        "node_id": node_id(event),
+        "url": f"{url}/issues/events/{event.id}",
+        "actor": user(forge, actor),
+        "event": event.event,
+        "commit_id": event.commit_id,
+        "commit_url": f"{url}/commits/{event.commit_id}" if event.commit_id else None,
+        "created_at": event.created_at,
+        "performed_via_github_app": app,
+        **event.detail,
     }

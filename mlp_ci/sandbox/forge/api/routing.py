@@ -175,9 +175,13 @@ def _generality(endpoint: Endpoint) -> list[int]:
     return [2 if part.endswith(":path}") else 1 if part.startswith("{") else 0 for part in parts] + [3]
 
 
+def page_size(call: Call) -> int:
+    return min(max(_integer(call.query.get("per_page"), 30), 1), 100)
+
+
 def page(call: Call, items: Sequence[T], shape: Callable[[T], Any], wrap: str = "") -> Reply:
     """One page of ``items`` with GitHub's ``Link`` header; ``wrap`` puts it as ``{total_count, <wrap>: […]}``."""
-    size = min(max(_integer(call.query.get("per_page"), 30), 1), 100)
+    size = page_size(call)
     number = max(_integer(call.query.get("page"), 1), 1)
     last = max((len(items) + size - 1) // size, 1)
     rels = {"prev": number - 1, "first": 1} if number > 1 else {}

@@ -5,13 +5,33 @@ Instants are text, ``2026-01-31T08:00:00Z``. A ``Json`` column holds JSON; an ``
 
 from mlp_ci.sandbox.forge.records.checks import CheckRun, CheckSuite, Deployment, DeploymentStatus, Environment, Status
 from mlp_ci.sandbox.forge.records.people import OrgMember, Team, TeamMember, Token, User
-from mlp_ci.sandbox.forge.records.repositories import Collaborator, Protection, Ref, Repo, Setting, TeamRepo
+from mlp_ci.sandbox.forge.records.repositories import Activity, Collaborator, Protection, Ref, Repo, Setting, TeamRepo
 from mlp_ci.sandbox.forge.records.runs import Event, Job, Log, Run, Workflow
+from mlp_ci.sandbox.forge.records.settings import (
+    ActionsSettings,
+    BranchPolicy,
+    EnvironmentRules,
+    Ruleset,
+    RunnerGroup,
+)
 from mlp_ci.sandbox.forge.records.tables import Json, Record, ddl
-from mlp_ci.sandbox.forge.records.work import Assignee, Comment, Issue, IssueLabel, Label, Pull, Review, ReviewRequest
+from mlp_ci.sandbox.forge.records.work import (
+    Assignee,
+    Comment,
+    Issue,
+    IssueEvent,
+    IssueLabel,
+    Label,
+    Pull,
+    Review,
+    ReviewRequest,
+)
 
 __all__ = [
+    "ActionsSettings",
+    "Activity",
     "Assignee",
+    "BranchPolicy",
     "CheckRun",
     "CheckSuite",
     "Collaborator",
@@ -19,8 +39,10 @@ __all__ = [
     "Deployment",
     "DeploymentStatus",
     "Environment",
+    "EnvironmentRules",
     "Event",
     "Issue",
+    "IssueEvent",
     "IssueLabel",
     "Job",
     "Json",
@@ -34,7 +56,9 @@ __all__ = [
     "Repo",
     "Review",
     "ReviewRequest",
+    "Ruleset",
     "Run",
+    "RunnerGroup",
     "Setting",
     "Status",
     "Team",

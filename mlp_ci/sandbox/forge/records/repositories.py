@@ -90,3 +90,21 @@ class Setting(Record):
     name: str
     value: str
     updated_at: str
+
+
+@dataclass(frozen=True)
+class Activity(Record):
+    """A branch moved, and who moved it: whoever the server had authenticated, whatever the commits say.
+
+    ``kind``: push | force_push | branch_creation | branch_deletion | pr_merge.
+    """
+
+    TABLE = "activities"
+    INDEXES = ("repo_id, ref",)
+    repo_id: int
+    ref: str
+    kind: str
+    actor_id: int
+    before: str
+    after: str
+    at: str

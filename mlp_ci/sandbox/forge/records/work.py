@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mlp_ci.sandbox.forge.records.tables import Record
+from mlp_ci.sandbox.forge.records.tables import Json, Record
 
 
 @dataclass(frozen=True)
@@ -113,3 +113,21 @@ class Assignee(Record):
     KEYS = ("UNIQUE (issue_id, user_id)",)
     issue_id: int
     user_id: int
+
+
+@dataclass(frozen=True)
+class IssueEvent(Record):
+    """Something that happened to an issue or pull request. ``detail``: what only this kind of event tells.
+
+    A dismissal keeps here what the review had said; the review itself only says that it is dismissed.
+    """
+
+    TABLE = "issue_events"
+    INDEXES = ("issue_id",)
+    repo_id: int
+    issue_id: int
+    event: str
+    actor_id: int
+    commit_id: str | None
+    detail: Json
+    created_at: str
