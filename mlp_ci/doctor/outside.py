@@ -55,9 +55,10 @@ def look_at_platform(ctx: Context) -> list[Finding]:
     from mlp_ci.github import policy_of
 
     try:
-        platform, where = policy_of(ctx)
+        policy = policy_of(ctx)
     except MlpError as error:
         return [_fail("platform", error.what, error.fix), *_mlflow(ctx, None)]
+    platform, where = policy.spec, policy.source
     if where.startswith("the built-in default"):
         fix = "set GITHUB_TOKEN to let the organisation's platform.yaml be read, or pass --platform FILE"
         findings = [_skip("platform", f"{where} is used: two stages, no runner classes, no prices", fix)]

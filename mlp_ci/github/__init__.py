@@ -6,24 +6,33 @@ github.com, GitHub Enterprise Server and the sandbox's forge.
 
 from mlp_ci.github.facts import (
     CommitFact,
+    DeploymentFact,
+    DismissalFact,
     PullDetail,
     PullFact,
+    PullHistory,
     PullRequest,
     ReviewFact,
 )
 from mlp_ci.github.hub import Hub, connect
-from mlp_ci.github.platform import platform_of, policy_of
+from mlp_ci.github.platform import BUILT_IN, Policy, platform_of, policy_at, policy_of
 from mlp_ci.github.wire import GitHubError
 
 __all__ = [
+    "BUILT_IN",
     "CommitFact",
+    "DeploymentFact",
+    "DismissalFact",
     "GitHubError",
     "Hub",
+    "Policy",
     "PullDetail",
     "PullFact",
+    "PullHistory",
     "PullRequest",
     "ReviewFact",
     "connect",
     "platform_of",
+    "policy_at",
     "policy_of",
 ]

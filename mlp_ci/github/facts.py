@@ -85,6 +85,36 @@ class PullDetail:
     files: tuple[str, ...] = ()
     commits: tuple[CommitFact, ...] = ()
     complete: bool = True
+    created_at: str = ""
+    merged_at: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DismissalFact:
+    """A review that somebody took back. ``was`` is what it said: APPROVED or CHANGES_REQUESTED; ``at`` when."""
+
+    review: int
+    was: str
+    by: str
+    by_bot: bool
+    at: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PullHistory:
+    """What happened to a pull request, as GitHub's servers recorded it: nobody can write this with a push.
+
+    ``pushers``: who pushed its commits. ``push_known``: a recorded push has the head as its result; false where the
+    record is out of reach. ``restarted``: when it was last reopened or given another base, "" if never.
+    ``co_authors``: commit → logins that its trailers name; ``unresolved``: those whom GitHub does not know.
+    """
+
+    pushers: tuple[str, ...] = ()
+    push_known: bool = False
+    dismissals: tuple[DismissalFact, ...] = ()
+    restarted: str = ""
+    co_authors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    unresolved: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,6 +165,18 @@ def review_fact(raw: Mapping[str, Any]) -> ReviewFact:
     )
 
 
+def dismissal_fact(raw: Mapping[str, Any]) -> DismissalFact:
+    """From a ``review_dismissed`` of ``GET /repos/{repo}/issues/{number}/events``."""
+    said = raw.get("dismissed_review") or {}
+    return DismissalFact(
+        review=int(said.get("review_id") or 0),
+        was=str(said.get("state") or "").upper(),
+        by=login_of(raw.get("actor")),
+        by_bot=is_bot(raw.get("actor")),
+        at=raw.get("created_at") or "",
+    )
+
+
 def pull_detail(raw: Mapping[str, Any], files: list[Mapping[str, Any]], commits: list[Mapping[str, Any]]) -> PullDetail:
     """From ``GET /repos/{repo}/pulls/{number}`` and its lists of files and commits."""
     merged = bool(raw.get("merged") or raw.get("merged_at"))
@@ -157,5 +199,7 @@ def pull_detail(raw: Mapping[str, Any], files: list[Mapping[str, Any]], commits:
         draft=bool(raw.get("draft")),
         files=tuple(sorted(names)),
         commits=tuple(commit_fact(c) for c in commits),
+        created_at=raw.get("created_at") or "",
+        merged_at=raw.get("merged_at") or "",
         complete=len(commits) >= raw.get("commits", 0) and len(files) >= raw.get("changed_files", 0),
     )

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import json
-from dataclasses import replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from mlp_ci.errors import InputError
-from mlp_ci.github.facts import (
-    CommitFact,
-    DeploymentFact,
-    PullDetail,
-    PullFact,
-    PullRequest,
-    ReviewFact,
-    commit_fact,
-    is_bot,
-    login_of,
-    pull_detail,
-    review_fact,
-)
-from mlp_ci.github.trees import Trees
-from mlp_ci.github.wire import PATIENCE_SECONDS, GitHubError, Wire, repository_path
+from mlp_ci.github.facts import DeploymentFact, PullFact, PullRequest, is_bot, login_of
+from mlp_ci.github.reader import Reader
+from mlp_ci.github.wire import PATIENCE_SECONDS, GitHubError, Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,154 +24,8 @@ def connect(place: GitHubPlace, *, patience: float = PATIENCE_SECONDS) -> Hub:
     return Hub(Wire(place, patience))
 
 
-class Hub:
-    """One repository on GitHub."""
-
-    def __init__(self, wire: Wire) -> None:
-        self.wire = wire
-        self.place = wire.place
-        self.trees = Trees(wire)
-
-    def _path(self, *parts: str | int) -> str:
-        return repository_path(self.place.owner, self.place.repo, *parts)
-
-    def of(self, repo: str) -> Hub:
-        """The same GitHub and token, another repository of the same owner."""
-        return Hub(replace(self.wire, place=replace(self.place, repo=repo)))
-
-    # ------------------------------------------------------------ reading
-
-    @cached_property
-    def _repository(self) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = self.wire.get(self._path(), "read the repository")
-        return found
-
-    @property
-    def default_branch(self) -> str:
-        return str(self._repository["default_branch"])
-
-    @cached_property
-    def login(self) -> str:
-        """Who the token belongs to; empty for the token of an app, which is nobody."""
-        try:
-            return login_of(self.wire.get("/user", "read who the token belongs to"))
-        except GitHubError as refusal:
-            if refusal.status in (403, 404):
-                return ""
-            raise
-
-    def head(self, branch: str) -> str:
-        """The commit that ``branch`` points to; InputError when there is no such branch."""
-        sha = self.trees.head(branch)
-        if sha is None:
-            msg = f"there is no branch {branch} in {self.place.full_name}"
-            raise InputError(msg, fix="push the branch, or check the name of the repository")
-        return sha
-
-    def read_file(self, path: str, ref: str) -> bytes | None:
-        """The file's content at a branch or commit; None where it is not. Links and folders are refused."""
-        try:
-            found = self.wire.get(self._path("contents", path), f"read {path}", ref=ref)
-        except GitHubError as refusal:
-            if refusal.status == 404:
-                return None
-            raise
-        if not isinstance(found, dict) or found.get("type") != "file":
-            msg = f"{path} at {ref[:12]} of {self.place.full_name} is not a plain file"
-            raise InputError(msg, fix="put a plain file there; links, folders and submodules are not read")
-        if found.get("encoding") != "base64":  # over 1 MB GitHub leaves the content out
-            found = self.wire.get(self._path("git", "blobs", found["sha"]), f"read {path}")
-        return base64.b64decode(found["content"])
-
-    def commit(self, sha: str) -> CommitFact:
-        """One commit; InputError when there is none of that name."""
-        try:
-            return commit_fact(self.wire.get(self._path("commits", sha), f"read the commit {sha[:12]}"))
-        except GitHubError as refusal:
-            if refusal.status in (404, 422):
-                msg = f"there is no commit {sha} in {self.place.full_name}"
-                raise InputError(msg, fix="push it first, or check the name") from refusal
-            raise
-
-    def commits(self, ref: str, *, limit: int = 0) -> list[CommitFact]:
-        """The history of ``ref``, newest first; at least ``limit`` commits when that is not 0."""
-        return [
-            commit_fact(c) for c in self.wire.pages(self._path("commits"), "read the history", limit=limit, sha=ref)
-        ]
-
-    def commits_touching(self, path: str, ref: str) -> list[CommitFact]:
-        """The commits in the history of ``ref`` that changed ``path``, newest first, as ``git log`` has them."""
-        found = self.wire.pages(self._path("commits"), f"read the history of {path}", sha=ref, path=path)
-        return [commit_fact(c) for c in found]
-
-    def merge_base(self, one: str, other: str) -> str:
-        """The commit where two histories parted."""
-        found = self.wire.get(self._path("compare", f"{one}...{other}"), "compare two commits", per_page=1)
-        return str(found["merge_base_commit"]["sha"])
-
-    def changed_between(self, base: str, head: str) -> tuple[str, ...]:
-        """Paths that ``head`` changed since it parted from ``base``."""
-        found = self.wire.get(self._path("compare", f"{base}...{head}"), "compare two commits")
-        return tuple(sorted(f["filename"] for f in found.get("files") or []))
-
-    def pull(self, number: int) -> PullDetail:
-        """One pull request with its files and commits; InputError when there is none."""
-        try:
-            raw = self.wire.get(self._path("pulls", number), f"read pull request #{number}")
-        except GitHubError as refusal:
-            if refusal.status == 404:
-                msg = f"there is no pull request #{number} in {self.place.full_name}"
-                fix = "check the number; the token needs `pull-requests: read`"
-                raise InputError(msg, fix=fix) from refusal
-            raise
-        files = self.wire.pages(self._path("pulls", number, "files"), "read the files of a pull request")
-        commits = self.wire.pages(self._path("pulls", number, "commits"), "read the commits of a pull request")
-        return pull_detail(raw, files, commits)
-
-    def pulls_of_commit(self, sha: str) -> list[int]:
-        """Numbers of the pull requests that hold this commit or brought it to the default branch."""
-        found = self.wire.pages(self._path("commits", sha, "pulls"), "find the pull request of a commit")
-        return [int(p["number"]) for p in found]
-
-    def pulls_merged_as(self, sha: str) -> list[int]:
-        """Numbers of recently closed pull requests whose merge commit is ``sha``.
-
-        The index behind :meth:`pulls_of_commit` can lag behind a merge by seconds; this list does not.
-        """
-        path, why = self._path("pulls"), "look for the pull request of a merge"
-        newest = {"state": "closed", "sort": "updated", "direction": "desc"}
-        found = self.wire.pages(path, why, limit=100, base=self.default_branch, **newest)
-        return [int(p["number"]) for p in found if p.get("merge_commit_sha") == sha and p.get("merged_at")]
-
-    def pulls_of_branch(self, branch: str, state: str = "open") -> list[Mapping[str, Any]]:
-        """Pull requests from ``branch`` into the default branch, newest first (state: open, closed or all)."""
-        head = f"{self.place.owner}:{branch}"
-        path, why = self._path("pulls"), f"look for pull requests from {branch}"
-        found = self.wire.pages(path, why, state=state, head=head, base=self.default_branch)
-        same = [p for p in found if p["head"]["ref"] == branch]  # a server that ignores `head` must not fool us
-        return sorted(same, key=lambda p: -int(p["number"]))
-
-    def reviews(self, number: int) -> list[ReviewFact]:
-        """All reviews of a pull request, oldest first."""
-        raw = self.wire.pages(self._path("pulls", number, "reviews"), "read the reviews of a pull request")
-        return sorted((review_fact(r) for r in raw), key=lambda r: (r.submitted, r.id))
-
-    def permission(self, login: str) -> str:
-        """admin, write, read or none: what this person may do in the repository."""
-        path = self._path("collaborators", login, "permission")
-        try:
-            return str(self.wire.get(path, f"read the permission of {login}")["permission"])
-        except GitHubError as refusal:
-            if refusal.status == 404:
-                return "none"
-            raise
-
-    def team_members(self, slug: str) -> frozenset[str]:
-        """Logins of the members of a team of the owner (and of its child teams)."""
-        path = f"/orgs/{quote(self.place.owner)}/teams/{quote(slug)}/members"
-        return frozenset(login_of(m) for m in self.wire.pages(path, f"read the members of the team {slug}"))
-
-    # ------------------------------------------------------------ writing
+class Hub(Reader):
+    """One repository on GitHub, to be read and written."""
 
     def commit_files(self, branch: str, make: Callable[[str], Mapping[str, bytes]], message: str) -> tuple[str, bool]:
         """Commit to a branch that others move too; see :meth:`Trees.add_commit`."""

@@ -4,24 +4,37 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-from mlp_ci.errors import OutsideError
-from mlp_ci.github.wire import GitHubError, Wire, repository_path
+from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.github.wire import GitHubError, Transient, Wire, repository_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 # How often a commit is made again because the branch moved meanwhile.
 MOVED_TRIES = 8
+PLAIN = ("100644", "100755")  # modes of files; 120000 is a link, 160000 a submodule
+_FOLDER = "040000"
+_COMMIT = re.compile(r"[0-9a-f]{40}")  # GitHub refuses branches of such a name
+
+
+class Entry(NamedTuple):
+    """What stands in a tree under some name."""
+
+    mode: str
+    sha: str
 
 
 @dataclass(frozen=True)
 class Trees:
-    """The git objects of one repository on GitHub."""
+    """The git objects of one repository on GitHub. What a hash names never changes, so it is read once."""
 
     wire: Wire
+    _listings: dict[str, dict[str, Entry]] = field(default_factory=dict, compare=False, repr=False)
+    _blobs: dict[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def _path(self, *parts: str) -> str:
         return repository_path(self.wire.place.owner, self.wire.place.repo, "git", *parts)
@@ -35,28 +48,6 @@ class Trees:
                 return None
             raise
         return str(found["object"]["sha"])
-
-    def listing(self, commit: str, folder: str) -> dict[str, str]:
-        """Path → blob id of the plain files right in ``folder`` at a commit; empty where there is no such folder.
-
-        The contents API would stop at a thousand files.
-        """
-        tree, purpose = commit, f"list {folder}"
-        for part in folder.split("/"):
-            entries = self.wire.get(self._path("trees", tree), purpose)["tree"]
-            tree = next((e["sha"] for e in entries if e["path"] == part and e["type"] == "tree"), "")
-            if not tree:
-                return {}
-        found = self.wire.get(self._path("trees", tree), purpose)
-        if found.get("truncated"):
-            msg = f"GitHub does not list all of {folder} at {commit[:12]} of {self.wire.place.full_name}"
-            raise OutsideError(msg, fix="read it from a clone, with git")
-        plain = [e for e in found["tree"] if e["mode"] in ("100644", "100755")]
-        return {f"{folder}/{e['path']}": str(e["sha"]) for e in plain}
-
-    def blob(self, sha: str) -> bytes:
-        """The content that a blob id names."""
-        return base64.b64decode(self.wire.get(self._path("blobs", sha), f"read the blob {sha[:12]}")["content"])
 
     def commit(self, parent: str, files: Mapping[str, bytes], message: str) -> str:
         """A new commit on top of ``parent`` with ``files`` as they should be; no branch moves.
@@ -122,15 +113,67 @@ class Trees:
         return {path: content for path, content in files.items() if self.blob_at(ref, path) != blob_id(content)}
 
     def blob_at(self, ref: str, path: str) -> str | None:
-        """The id of the file's content at ``ref``; None where it is not."""
-        contents = repository_path(self.wire.place.owner, self.wire.place.repo, "contents", path)
-        try:
-            found = self.wire.get(contents, f"read {path}", ref=ref)
-        except GitHubError as refusal:
-            if refusal.status == 404:
-                return None
-            raise
-        return str(found["sha"]) if isinstance(found, dict) and found.get("type") == "file" else None
+        """The id of the file's content at ``ref``; None where there is no plain file (a link to one is none)."""
+        entry = self.entry(ref, path)
+        return entry.sha if entry and entry.mode in PLAIN else None
+
+    def read(self, ref: str, path: str) -> bytes | None:
+        """The file's content at a branch or commit; None where nothing is. InputError for what is no plain file."""
+        entry = self.entry(ref, path)
+        if entry is None:
+            return None
+        if entry.mode not in PLAIN:
+            msg = f"{path} at {ref[:12]} of {self.wire.place.full_name} is not a plain file"
+            raise InputError(msg, fix="put a plain file there; links, folders and submodules are not read")
+        return self.blob(entry.sha, path)
+
+    def entry(self, ref: str, path: str) -> Entry | None:
+        """What git has at ``path``, seen without following any link; GitHub's contents API follows them."""
+        here = ref if _COMMIT.fullmatch(ref) else self.head(ref)
+        *folders, name = path.split("/")
+        for folder in folders:
+            found = self._listing(here).get(folder) if here else None
+            here = found.sha if found and found.mode == _FOLDER else None
+        return self._listing(here).get(name) if here else None
+
+    def _listing(self, sha: str) -> dict[str, Entry]:
+        if sha not in self._listings:
+            try:
+                found = self.wire.get(self._path("trees", sha), "read the files of a commit")
+            except GitHubError as refusal:
+                if refusal.status in (404, 409):
+                    return {}
+                raise
+            if found.get("truncated"):
+                msg = f"a folder at {sha[:12]} of {self.wire.place.full_name} has more files than GitHub lists"
+                raise InputError(msg, fix="spread the files over folders")
+            self._listings[sha] = {e["path"]: Entry(e["mode"], e["sha"]) for e in found["tree"]}
+        return self._listings[sha]
+
+    def listing(self, commit: str, folder: str) -> dict[str, str]:
+        """Path → blob id of the plain files right in ``folder`` at a commit; empty where there is no such folder.
+
+        The contents API would stop at a thousand files.
+        """
+        found = self.entry(commit, folder)
+        inside = self._listing(found.sha) if found and found.mode == _FOLDER else {}
+        return {f"{folder}/{name}": e.sha for name, e in inside.items() if e.mode in PLAIN}
+
+    def blob(self, sha: str, shown: str = "") -> bytes:
+        """The content that a blob id names, checked against it; ``shown`` is what people call it."""
+        purpose = f"read {shown or f'the blob {sha[:12]}'}"
+
+        def step() -> bytes:
+            found = self.wire.once("GET", self._path("blobs", sha), purpose)[1]
+            content = base64.b64decode(found["content"])
+            if blob_id(content) != sha:
+                msg = "the answer is not whole"
+                raise Transient(msg)
+            return content
+
+        if sha not in self._blobs:
+            self._blobs[sha] = self.wire.again(step, purpose)
+        return self._blobs[sha]
 
 
 def blob_id(content: bytes) -> str:

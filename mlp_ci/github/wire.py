@@ -6,13 +6,14 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from mlp_ci.errors import InputError, OutsideError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from github import GithubException
     from tenacity import RetryCallState
@@ -25,6 +26,7 @@ REQUEST_SECONDS = 10
 PATIENCE_SECONDS = 60.0
 # A server that nobody answers at is most often a wrong address: say so within seconds.
 UNREACHABLE_SECONDS = 3.0
+PAGES_LIMIT = 2_000  # of one list
 _NEXT = re.compile(r'<([^>]+)>;\s*rel="next"')
 
 
@@ -58,19 +60,44 @@ class Wire:
         return self.again(lambda: self.once("GET", path, purpose, parameters=parameters)[1], purpose)
 
     def pages(self, path: str, purpose: str, /, *, item: str = "", limit: int = 0, **parameters: Any) -> list[Any]:
-        """All items of a paged list, or at least ``limit`` of them; ``item`` is the key where the list is inside."""
-        found: list[Any] = []
+        """All items of a paged list, or ``limit`` of them; ``item`` is the key where the list is inside."""
+        found = self.each(path, purpose, item=item, **parameters)
+        return list(islice(found, limit)) if limit else list(found)
+
+    def each(self, path: str, purpose: str, /, *, item: str = "", **parameters: Any) -> Iterator[Any]:
+        """The items of a paged list, one after the other: a page is asked for when the one before is used up."""
         url, query = path, {"per_page": 100, **parameters}
-        while True:
+        seen = set()
+        while url:
+            seen.add(url)
             headers, data = self.again(
-                lambda u=url, q=query: self.once("GET", u, purpose, parameters=q),  # type: ignore[misc]
+                lambda u=url, q=query: self._page(u, q, purpose, item),  # type: ignore[misc]
                 purpose,
             )
-            found += data[item] if item else data
+            yield from data
             following = _NEXT.search(headers.get("link", ""))
-            if not following or (limit and len(found) >= limit):
-                return found
-            url, query = following[1], {}
+            url, query = (self._following(following[1], seen, purpose) if following else ""), {}
+
+    def _page(self, url: str, query: Mapping[str, Any], purpose: str, item: str) -> tuple[dict[str, str], list[Any]]:
+        headers, data = self.once("GET", url, purpose, parameters=query)
+        found = data.get(item) if item and isinstance(data, dict) else data
+        if not isinstance(found, list):
+            msg = "the answer is no list"
+            raise Transient(msg)
+        return headers, found
+
+    def _following(self, url: str, seen: set[str], purpose: str) -> str:
+        """The address of the next page, which must be new and on the same server: the token goes there."""
+        own, other = urlsplit(self.place.api_url), urlsplit(url)
+        where = f"GitHub at {self.place.api_url} failed to {purpose}"
+        fix = "check the address (GITHUB_API_URL) and what stands between here and there, such as a proxy"
+        if (own.scheme, own.netloc.lower()) != (other.scheme, other.netloc.lower()):
+            what = f"{where}: the next page is said to be at {other.scheme}://{other.netloc}"
+            raise OutsideError(what, why="the token is sent to no other server", fix=fix)
+        if url in seen or len(seen) >= PAGES_LIMIT:
+            what = f"{where}: its pages never end"
+            raise OutsideError(what, fix=fix)
+        return url
 
     def send(self, verb: str, path: str, purpose: str, body: Mapping[str, Any], *, needs: str = "") -> Any:
         """A write that does no harm when it is done twice; what does harm goes through :meth:`again` by itself."""
@@ -152,9 +179,10 @@ class Wire:
         limited = error.status == 429 or (error.status == 403 and (asked or "rate limit" in said.lower()))
         if limited or error.status >= 500 or error.status == 408:
             return Transient(f"{error.status} {said}", wait=_asked_wait(headers))
-        return self._refusal(error.status, said, purpose, needs)
+        return self.refusal(error.status, said, purpose, needs)
 
-    def _refusal(self, status: int, said: str, purpose: str, needs: str) -> GitHubError:
+    def refusal(self, status: int, said: str, purpose: str, needs: str = "") -> GitHubError:
+        """What GitHub refused, in words that name what to mend."""
         where = self.place.full_name
         if status == 401:
             fix = "set GITHUB_TOKEN to a token that is valid and not expired"

@@ -30,7 +30,8 @@ def approvals(ctx: Context, *, pr: int | None, commit: str | None) -> Report:
     pull = hub.pull(_number(ctx, hub, pr, commit))
     if PROMOTION_FILE not in pull.files:
         return _not_a_promotion(ctx, hub, pull)
-    platform, source = policy_of(ctx)
+    policy = policy_of(ctx)
+    platform, source = policy.spec, policy.source
     try:
         verdicts = judge(ctx, hub, platform, pull)
     except OutsideError as error:

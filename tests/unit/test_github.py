@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlp_ci.errors import InputError, OutsideError
-from mlp_ci.github import GitHubError, PullRequest, connect, platform_of, policy_of
+from mlp_ci.github import BUILT_IN, GitHubError, PullRequest, connect, platform_of, policy_of
 from mlp_ci.sandbox.forge.seed import SeedRule
 from tests.promotion import MODEL, World, promotion, running_world, world_seed
 
@@ -153,20 +153,20 @@ def test_a_comment_of_somebody_else_with_our_marker_is_not_taken_for_ours(world:
 def test_faults_that_pass_are_waited_out(world: World) -> None:
     hub = world.hub()
     for status, headers in [(503, {}), (429, {"retry_after": "1"}), (403, {"retry_after": "1"})]:
-        world.faults.fail(f"GET /api/v3/repos/acme/{MODEL}/contents/promotion.yaml", status, **headers)
+        world.faults.fail(f"GET /api/v3/repos/acme/{MODEL}/git/blobs", status, **headers)
     start = time.monotonic()
     assert hub.read_file("promotion.yaml", "main") == promotion()
     assert time.monotonic() - start >= 2
 
 
 def test_the_budget_ends_in_an_outside_error_that_names_the_reason(world: World) -> None:
-    world.faults.fail("contents/promotion.yaml", 500, times=50)
+    world.faults.fail("git/blobs", 500, times=50)
     with pytest.raises(OutsideError, match=r"read promotion.yaml: 500 the server is on fire"):
         world.hub(patience=1).read_file("promotion.yaml", "main")
 
 
 def test_a_rate_limit_longer_than_the_patience_fails_at_once(world: World) -> None:
-    world.faults.fail("contents/promotion.yaml", 429, retry_after="3600")
+    world.faults.fail("git/blobs", 429, retry_after="3600")
     start = time.monotonic()
     with pytest.raises(OutsideError, match="429"):
         world.hub().read_file("promotion.yaml", "main")
@@ -282,26 +282,95 @@ def test_long_lists_are_read_to_the_end(world: World) -> None:
     assert len(hub.commits_touching("notes.md", "main")) == 105
 
 
-def test_a_link_in_place_of_a_file_is_refused(world: World) -> None:
+def test_a_folder_in_place_of_a_file_is_refused(world: World) -> None:
+    world.push("alice", {"folder/promotion.yaml": b"x"})
     with pytest.raises(InputError, match="not a plain file"):
-        world.push("alice", {"folder/promotion.yaml": b"x"})
         world.hub().read_file("folder", "main")
+    assert world.hub().read_file("folder/promotion.yaml", "main") == b"x"
+    assert world.hub().read_file("folder/other", "main") is None
+    assert world.hub().read_file("promotion.yaml/inside", "main") is None
+
+
+def put(world: World, path: str, mode: str, content: bytes) -> str:
+    """Commit one tree entry of any mode to main, as a push can; returns the commit."""
+    hub = world.hub("carol")
+    root = f"/repos/acme/{MODEL}/git"
+    head = hub.head("main")
+    kind = "commit" if mode == "160000" else "blob"
+    sha = head if kind == "commit" else hub.wire.send("POST", f"{root}/blobs", "", {"content": content.decode()})["sha"]
+    base = hub.wire.get(f"{root}/commits/{head}", "")["tree"]["sha"]
+    item = {"path": path, "mode": mode, "type": kind, "sha": sha}
+    tree = hub.wire.send("POST", f"{root}/trees", "", {"base_tree": base, "tree": [item]})["sha"]
+    body = {"message": "Put", "tree": tree, "parents": [head]}
+    commit = str(hub.wire.send("POST", f"{root}/commits", "", body)["sha"])
+    hub.trees.point("main", commit, force=False)
+    return commit
+
+
+@pytest.mark.parametrize("mode", ["120000", "160000"])
+def test_links_and_submodules_are_not_followed(world: World, mode: str) -> None:
+    world.push("alice", {"hidden.yaml": promotion(production=1)})
+    put(world, "promotion.yaml", mode, b"hidden.yaml")
+    hub = world.hub()
+    with pytest.raises(InputError, match="not a plain file"):
+        hub.read_file("promotion.yaml", "main")
+    assert hub.trees.different("main", {"promotion.yaml": b"hidden.yaml"})  # the link's own content is no file's
+
+
+def test_an_executable_is_a_plain_file(world: World) -> None:
+    put(world, "promotion.yaml", "100755", promotion())
+    assert world.hub().read_file("promotion.yaml", "main") == promotion()
+
+
+def test_what_a_hash_names_is_asked_for_once(world: World) -> None:
+    hub, sha = world.hub(), world.main()
+    world.faults.requests.clear()
+    assert hub.read_file("promotion.yaml", sha) == hub.read_file("promotion.yaml", sha)
+    hub.read_file("model.yaml", sha)
+    assert [r.rpartition("/git/")[2].partition("/")[0] for r in world.faults.requests] == ["trees", "blobs", "blobs"]
 
 
 def test_the_policy_comes_from_the_organisation(world: World) -> None:
-    platform, source = policy_of(world.ctx())
-    assert platform.organisation == "acme"
-    assert source == "acme/.github/platform.yaml"
+    policy = policy_of(world.ctx())
+    assert policy.spec.organisation == "acme"
+    assert policy.source == "acme/.github/platform.yaml"
+    assert policy.commit == world.hub("carol").of(".github").head("main")
 
 
-def test_without_an_organisations_policy_the_default_holds(tmp_path: Path) -> None:
+@pytest.fixture
+def no_policy(tmp_path: Path) -> Iterator[World]:
+    """An organisation without a ``.github`` repository."""
     described = world_seed()
     alone = replace(described, repos=tuple(r for r in described.repos if r.name != ".github"))
-    with running_world(tmp_path, alone) as world:
-        platform, source = policy_of(world.ctx())
-        assert platform.stage_names() == ("staging", "production")
-        assert "there is no acme/.github that the token can read" in source
-        assert platform_of(replace(world.ctx(), github=None)) == platform
+    with running_world(tmp_path, alone) as running:
+        yield running
+
+
+def test_a_policy_that_cannot_be_read_is_not_taken_for_none(no_policy: World) -> None:
+    with pytest.raises(InputError, match=r"acme/.github cannot be read") as refused:
+        policy_of(no_policy.ctx())
+    assert "contents: read" in refused.value.fix
+    assert "--platform built-in" in refused.value.fix
+
+
+def test_where_trust_is_no_matter_the_default_holds(no_policy: World) -> None:
+    assert platform_of(no_policy.ctx()).stage_names() == ("staging", "production")
+    assert policy_of(replace(no_policy.ctx(), github=None)).source == "the built-in default"
+
+
+def test_the_built_in_policy_can_be_asked_for(no_policy: World) -> None:
+    asked = policy_of(replace(no_policy.ctx(), platform_file=BUILT_IN))
+    assert asked.spec.stage_names() == ("staging", "production")
+    assert "--platform built-in" in asked.source
+    assert no_policy.faults.requests == []
+
+
+def test_a_readable_repository_without_the_file_means_the_default(tmp_path: Path) -> None:
+    described = world_seed()
+    repos = tuple(replace(r, files={"README.md": b"hello\n"}) if r.name == ".github" else r for r in described.repos)
+    with running_world(tmp_path, replace(described, repos=repos)) as world:
+        policy = policy_of(world.ctx())
+    assert "there is no acme/.github/platform.yaml" in policy.source
 
 
 def test_a_policy_file_of_ones_own_wins(world: World, tmp_path: Path) -> None:
