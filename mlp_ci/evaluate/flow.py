@@ -255,7 +255,8 @@ def _facts(predicted: Predicted) -> dict[str, dict[str, Any]]:
     """
     from mlp_ci.data.drift.null_windows import windows_of
     from mlp_ci.data.profiles.outcomes import outcomes_of, probability_edges
-    from mlp_ci.data.profiles.profile import PREDICTION, NumberProfile, Profile, profile_values
+    from mlp_ci.data.profiles.profile import PREDICTION, Profile, profile_values
+    from mlp_ci.data.profiles.shapes import NumberProfile
 
     said, facts = predicted.predictions, {}
     column = profile_values(predicted.logged)

@@ -79,12 +79,6 @@ class PerformanceLook:
     notices: tuple[str, ...] = ()
 
     @property
-    def shown_value(self) -> str:
-        if self.value is None or self.low is None or self.high is None:
-            return "unknown"
-        return f"{self.value:.3f} ({self.low:.3f} – {self.high:.3f})"
-
-    @property
     def shown_evidence(self) -> str:
         if self.value is None or self.evidence is None:
             return self.reason
@@ -109,13 +103,6 @@ class PerformanceLook:
         message += "".join(f"; {notice}" for notice in self.notices)
         severity = "warning" if outcome is Outcome.FAIL else "notice"
         return Finding(check="performance", outcome=outcome, subject=self.metric, message=message, severity=severity)
-
-
-def look_at_performance(
-    repo: Path, spec: ModelSpec, parts: list[Path], span: Span, version: int, evidence: Mapping[str, Any]
-) -> PerformanceLook | None:
-    """:func:`performance_by_window` without a timeline."""
-    return performance_by_window(repo, spec, Answers(parts=parts, version=version, evidence=evidence), span)
 
 
 def performance_by_window(
@@ -242,11 +229,6 @@ def estimate_performance(
 
 
 # ---------------------------------------------------------------- measuring
-
-
-def evidence_value(evidence: Mapping[str, Any], metric: str) -> float:
-    """The metric that the version's evidence gives, whether written as a number or with its interval."""
-    return evidence_estimate(evidence, metric).value
 
 
 def evidence_estimate(evidence: Mapping[str, Any], metric: str) -> Estimate:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from mlp_ci import clock
 from mlp_ci.errors import OutsideError
+from mlp_ci.process import start_time
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.sandbox import home as homes
 from mlp_ci.sandbox.home import Home
-from mlp_ci.serve.processes import Process, start_time
+from mlp_ci.serve.processes import Process
 
 if TYPE_CHECKING:
     from collections.abc import Callable

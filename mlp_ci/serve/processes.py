@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlp_ci.errors import InputError
+from mlp_ci.process import start_time
 
 # How a model server ends when there is no use in starting it again as it was.
 EXIT_REFUSED = 2
@@ -68,21 +68,6 @@ def from_json(raw: Any) -> Process | None:
     if isinstance(raw, Mapping) and isinstance(raw.get("pid"), int):
         return Process(raw["pid"], str(raw.get("started")))
     return None
-
-
-def start_time(pid: int) -> str | None:
-    """When the process ``pid`` started; None when there is none, or only a zombie."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            return None
-        return None if fields[0] in "ZX" else fields[19]
-    shown = subprocess.run(
-        ["ps", "-o", "lstart=,stat=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return None if not shown or shown.split()[-1].startswith("Z") else " ".join(shown.split()[:-1])
 
 
 def lasting_interpreter() -> str:

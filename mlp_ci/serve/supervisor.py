@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from mlp_ci.errors import OutsideError
+from mlp_ci.process import start_time
 from mlp_ci.serve import processes
 from mlp_ci.serve.processes import Process
 from mlp_ci.serve.state import Place, State, read, read_json, write_json
@@ -131,7 +132,7 @@ class Supervisor:
             print(f"{name} cannot be started: {error}", file=sys.stderr)
             self._note_end(child)
             return
-        child.process = Process(child.popen.pid, processes.start_time(child.popen.pid) or "")
+        child.process = Process(child.popen.pid, start_time(child.popen.pid) or "")
         child.started_at = time.monotonic()
 
     def _listen(self, port: int) -> bool:
@@ -175,7 +176,7 @@ class Supervisor:
 
     def _write(self) -> None:
         value = {
-            "supervisor": asdict(Process(os.getpid(), processes.start_time(os.getpid()) or "")),
+            "supervisor": asdict(Process(os.getpid(), start_time(os.getpid()) or "")),
             "problem": self.problem,
             "children": {
                 name: {

@@ -10,13 +10,14 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, TextIO
 
+from mlp_ci.process import start_time
 from mlp_ci.train.relay import Mask, Relay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
     from types import FrameType
 
 # Long enough to write a checkpoint, short enough not to hold up a cancelled job or a machine that is taken away.
@@ -154,7 +155,7 @@ def _asked_to_stop() -> Iterator[threading.Event]:
 
 def _note(notes: Path, group: int) -> None:
     notes.mkdir(parents=True, exist_ok=True)
-    (notes / RUNNING_FILE).write_text(json.dumps({"group": group, "born": _born(group)}))
+    (notes / RUNNING_FILE).write_text(json.dumps({"group": group, "born": start_time(group) or ""}))
 
 
 def stop_left_over(notes: Path) -> bool:
@@ -168,7 +169,7 @@ def stop_left_over(notes: Path) -> bool:
         group, born = int(noted["group"]), str(noted["born"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    alive = bool(born) and _born(group) == born
+    alive = bool(born) and start_time(group) == born
     if alive:
         _kill_group(group)
         deadline = time.monotonic() + 10
@@ -176,18 +177,3 @@ def stop_left_over(notes: Path) -> bool:
             time.sleep(0.05)
     file.unlink(missing_ok=True)
     return alive
-
-
-def _born(pid: int) -> str:
-    """When a process was started, in whatever unit the system tells; empty when there is none."""
-    try:
-        # Field 22 of /proc/<pid>/stat; the second field, the name, may hold spaces and parentheses.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except OSError:
-        pass
-    try:
-        shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return shown.stdout.strip()

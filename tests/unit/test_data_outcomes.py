@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlp_ci.data.profiles.outcomes import BELOW_HALF, FORMAT, Outcomes, outcomes_of, probability_edges
-from mlp_ci.data.profiles.profile import NumberProfile, Profile, profile_values
+from mlp_ci.data.profiles.profile import Profile, profile_values
 from mlp_ci.data.profiles.profiling import profile_file
+from mlp_ci.data.profiles.shapes import NumberProfile
 from mlp_ci.errors import InputError
 from mlp_ci.spec.data import Column
 

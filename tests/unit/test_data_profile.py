@@ -15,17 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.data.profiles.profile import (
-    BINS,
-    CATEGORIES,
-    MARGIN,
-    CategoryProfile,
-    NumberProfile,
-    Profile,
-    TextProfile,
-    profile_values,
-)
+from mlp_ci.data.profiles.profile import BINS, MARGIN, Profile, profile_values
 from mlp_ci.data.profiles.profiling import profile_file, profile_groups, profile_rows
+from mlp_ci.data.profiles.shapes import CATEGORIES, CategoryProfile, NumberProfile, TextProfile
 from mlp_ci.errors import InputError
 from mlp_ci.spec.data import Column
 

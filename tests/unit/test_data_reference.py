@@ -18,7 +18,8 @@ from mlp_ci.data.drift.compare import Sample, compare
 from mlp_ci.data.drift.null_windows import windows_of
 from mlp_ci.data.drift.reference import Reference, reference_of
 from mlp_ci.data.profiles.outcomes import outcomes_of
-from mlp_ci.data.profiles.profile import PREDICTION, Profile, TextProfile, profile_values
+from mlp_ci.data.profiles.profile import PREDICTION, Profile, profile_values
+from mlp_ci.data.profiles.shapes import TextProfile
 from mlp_ci.errors import InputError
 from mlp_ci.spec.data import Data
 from mlp_ci.spec.model import Drift

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from mlp_ci.data.profiles import statistics
 from mlp_ci.data.profiles.groups import groups_of
-from mlp_ci.data.profiles.profile import CategoryProfile, NumberProfile, profile_values
+from mlp_ci.data.profiles.profile import profile_values
+from mlp_ci.data.profiles.shapes import CategoryProfile, NumberProfile
 from mlp_ci.data.profiles.statistics import (
     benjamini_hochberg,
     chi_square,

@@ -23,7 +23,6 @@ from mlp_ci.monitor.performance import (
     PerformanceLook,
     estimate_performance,
     judged,
-    look_at_performance,
     measure,
     performance_by_window,
 )
@@ -82,14 +81,18 @@ def labels(rows: int, key: str = "id", wrong: int = 0) -> str:
     return f"{key},late\n" + "\n".join(named) + "\n"
 
 
+def answers(parts: list[Path], evidence: Any = EVIDENCE) -> Answers:
+    return Answers(parts=parts, version=3, evidence=evidence)
+
+
 def look(repo: Path, part: Path, model: ModelSpec | None = None, evidence: Any = EVIDENCE) -> PerformanceLook:
-    found = look_at_performance(repo, model or spec(), [part], WEEK, 3, evidence)
+    found = performance_by_window(repo, model or spec(), answers([part], evidence), WEEK)
     assert found is not None
     return found
 
 
-def test_nobody_asked() -> None:
-    assert look_at_performance(None, spec(labels=None), [], WEEK, 3, {}) is None  # type: ignore[arg-type]
+def test_nobody_asked(tmp_path: Path) -> None:
+    assert performance_by_window(tmp_path, spec(labels=None), answers([], {}), WEEK) is None
 
 
 @pytest.mark.parametrize("key", ["id", "request_id"])
@@ -151,7 +154,7 @@ def test_labels_that_are_not_there_do_not_blind_the_look(tmp_path: Path, part: P
 
 def test_no_traffic(tmp_path: Path) -> None:
     track(tmp_path, labels(100))
-    found = look_at_performance(tmp_path, spec(), [], WEEK, 3, EVIDENCE)
+    found = performance_by_window(tmp_path, spec(), answers([]), WEEK)
     assert found is not None
     assert found.reason == "no predictions in this window"
 
@@ -204,10 +207,10 @@ def test_a_metric_where_less_is_better(tmp_path: Path, part: Path) -> None:
 
 
 def test_evidence_may_be_a_number_or_a_metric_with_its_interval() -> None:
-    assert performance.evidence_value({"metrics": {"a": 1}}, "a") == 1.0
-    assert performance.evidence_value({"metrics": {"a": {"value": 0.5}}}, "a") == 0.5
+    assert performance.evidence_estimate({"metrics": {"a": 1}}, "a").value == 1.0
+    assert performance.evidence_estimate({"metrics": {"a": {"value": 0.5}}}, "a").value == 0.5
     with pytest.raises(InputError):
-        performance.evidence_value({"metrics": {"a": {"value": True}}}, "a")
+        performance.evidence_estimate({"metrics": {"a": {"value": True}}}, "a")
 
 
 # ---------------------------------------------------------------- over time

@@ -16,6 +16,7 @@ import duckdb
 import pytest
 
 from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.process import start_time
 from mlp_ci.serve import processes, reach
 from mlp_ci.serve import state as states
 from mlp_ci.serve.state import CANARY, Arm, Place
@@ -265,7 +266,7 @@ def test_a_full_disk_costs_rows_but_no_answer(place: Place, releases: dict[int, 
 
 def test_a_reused_pid_is_nobody() -> None:
     with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
-        mine = processes.Process(other.pid, processes.start_time(other.pid) or "")
+        mine = processes.Process(other.pid, start_time(other.pid) or "")
         assert mine.alive
         stranger = processes.Process(other.pid, "1")
         assert not stranger.alive

@@ -14,6 +14,7 @@ LAYERS = {
     "errors": 0,
     "__init__": 0,
     "printable": 0,
+    "process": 0,
     "clock": 1,
     "progress": 1,
     "report": 1,

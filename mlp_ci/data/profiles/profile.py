@@ -18,7 +18,6 @@ from mlp_ci.data.profiles.shapes import (
     CategoryProfile,
     ColumnProfile,
     NumberProfile,
-    TextProfile,
     bucket,
     column_from_json,
     column_to_json,
@@ -187,17 +186,3 @@ def frequent(counts: Iterable[tuple[str, int]]) -> dict[str, int]:
 def _text(value: Any) -> str:
     """A value as DuckDB writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-__all__ = [
-    "PREDICTION",
-    "CategoryProfile",
-    "ColumnProfile",
-    "NumberProfile",
-    "Profile",
-    "TextProfile",
-    "edges_between",
-    "merged",
-    "profile_values",
-    "watched",
-]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlp_ci.data.profiles.shapes import CategoryProfile, ColumnProfile, NumberProfile, TextProfile
+from mlp_ci.data.profiles.shapes import ColumnProfile, NumberProfile, TextProfile
 from mlp_ci.errors import InputError
 
 if TYPE_CHECKING:
@@ -288,6 +288,3 @@ def show_p(p_value: float) -> str:
     if p_value < 1e-6:
         return "< 1e-6"
     return f"{p_value:.2g}" if p_value < 0.01 else f"{p_value:.2f}"
-
-
-__all__ = ["CategoryProfile", "Distances", "distances", "psi"]
