@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 ROLES = ("none", "read", "triage", "write", "maintain", "admin")
 LEVELS = ("none", "read", "write", "admin")
+_NOREPLY = re.compile(r"(?:([0-9]{1,15})\+)?([^@+]+)@users\.noreply\.github\.com", re.IGNORECASE)
 ACTIONS_BOT = "github-actions[bot]"
 
 
@@ -124,7 +126,9 @@ def allowed(forge: Forge, actor: Actor, repo: Repo, scope: str, level: str, need
     """
     token = actor.token
     if token is not None and token.kind == "run":
-        if token.repo_id != repo.id or need == "admin":
+        if need == "admin":
+            return False
+        if token.repo_id != repo.id:
             return not repo.private and level == "read"
         grants: Mapping[str, str] = token.permissions or {}
         have = [grants.get(name, "read" if name == "metadata" else "none") for name in scope.split("|")]
@@ -165,9 +169,10 @@ def grant(forge: Forge, team: Team, repo: Repo, permission: str) -> None:
 def by_email(forge: Forge, email: str) -> User | None:
     """The user a commit's e-mail belongs to: their own address or GitHub's noreply form."""
     found = forge.store.first(User, "email = ? COLLATE NOCASE", email) if email else None
-    if found is None and email.endswith("@users.noreply.github.com"):
-        login = email.partition("@")[0].rpartition("+")[2]
-        found = forge.store.user(login)
+    if found is None and (noreply := _NOREPLY.fullmatch(email)):
+        # With an id the id decides, so that a name given up and taken by somebody else stays whose it was.
+        number, login = noreply.groups()
+        found = forge.store.first(User, "id = ?", int(number)) if number else forge.store.user(login)
     return found
 
 

@@ -18,12 +18,16 @@ from mlp_ci.sandbox.forge.api import (
     commits,
     contents,
     deployments,
+    environments,
     git_data,
+    graphql,
     history,
     issues,
     people,
     pulls,
     repositories,
+    rulesets,
+    settings,
 )
 from mlp_ci.sandbox.forge.api.routing import DOCS, routes
 
@@ -35,8 +39,11 @@ if TYPE_CHECKING:
 
 GROUPS = [
     module.group
-    for module in (repositories, contents, git_data, commits, pulls, issues, deployments, actions, people, history)
-]
+    for module in (
+        repositories, contents, git_data, commits, pulls, issues, deployments, actions, people, history,
+        environments, rulesets, settings,
+    )
+]  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +67,7 @@ def app_of(forge: Forge, extra_routes: Sequence[BaseRoute] = ()) -> Starlette:
     app = Starlette(
         routes=[
             Route("/healthz", _health, methods=["GET"]),
+            graphql.route(forge),
             Mount("/api/v3", routes=routes(forge, GROUPS)),
             *git_http.routes(forge),
             *extra_routes,

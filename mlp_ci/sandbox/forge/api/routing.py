@@ -250,7 +250,7 @@ def _answer(forge: Forge, endpoint: Endpoint, request: Request, body: bytes) -> 
         raise Refusal(404, "Not Found")
     if endpoint.template.startswith("/repos/"):
         call.at = _admit(forge, actor, params, endpoint)
-    call.body = _parse(body)
+    call.body = parse_body(body)
     result = endpoint.handler(call)
     if isinstance(result, Response):
         return result
@@ -273,7 +273,8 @@ def _admit(forge: Forge, actor: Actor, params: dict[str, str], endpoint: Endpoin
     return repo
 
 
-def _parse(body: bytes) -> dict[str, Any]:
+def parse_body(body: bytes) -> dict[str, Any]:
+    """A request's body, which must be a JSON object or nothing: 400."""
     if not body.strip():
         return {}
     try:
