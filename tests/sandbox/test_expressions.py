@@ -99,13 +99,29 @@ def test_a_function_with_wrong_arguments_is_refused(call: str) -> None:
         evaluate(call, CONTEXTS)
 
 
-@given(st.text(max_size=40))
-def test_no_text_makes_it_fail_in_another_way(text: str) -> None:
+# Text from the pieces that expressions are made of comes much closer to one than any text does.
+PIECES = ["github", ".event", ".ref", "vars.LABEL", "[0]", "['a']", "'x'", "1", "-0x1F", "true", "null", " ", ","]
+PIECES += ["(", ")", "!", "&&", "||", "==", "!=", "<", ">=", "contains(", "format(", "fromJSON(", "join(", "}}", "*"]
+TEXTS = st.one_of(st.text(max_size=40), st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+
+
+@given(TEXTS)
+def test_any_text_has_a_value_or_is_refused_by_name(text: str) -> None:
     try:
-        evaluate(text, CONTEXTS)
-        substitute(text, CONTEXTS)
-    except InputError:
+        value = evaluate(text, CONTEXTS)
+    except InputError as error:
+        assert text.strip() in error.what
+        assert error.fix
         return
+    assert value is None or isinstance(value, bool | int | float | str | list | dict)
+    if "}}" not in text:
+        assert as_text(substitute("${{" + text + "}}", CONTEXTS)) == as_text(value)
+        assert substitute("<${{" + text + "}}>", CONTEXTS) == f"<{as_text(value)}>"
+
+
+@given(st.text(max_size=40).filter(lambda text: "${{" not in text))
+def test_text_without_an_expression_stays_as_it_is(text: str) -> None:
+    assert substitute(text, CONTEXTS) == text
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="'")))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
@@ -14,6 +15,9 @@ from mlp_ci.clock import now
 from mlp_ci.data.checks.acceptance import Acceptance
 from mlp_ci.data.checks.earlier import Earlier, schema_check
 from mlp_ci.data.checks.validation_report import report_on
+from mlp_ci.data.engines import duck_query
+from mlp_ci.data.engines.duck import open_file
+from mlp_ci.data.engines.duck_file import ROWS_AT_ONCE, SAMPLE
 from mlp_ci.data.plan import PhysicalColumn
 from mlp_ci.errors import InputError
 from mlp_ci.report import Outcome, markdown
@@ -98,19 +102,16 @@ def test_bands_where_there_is_nothing_and_where_numbers_overflow(tmp_path: Path)
     assert "too large to add up" in broken(huge)["mean", "distance"].message
 
 
-def test_quantiles_of_many_rows_are_exact_without_holding_them_all(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("mlp_ci.data.engines.duck_file.ROWS_AT_ONCE", 1000)
-    select = "SELECT i AS id, i % 2 = 0 AS late, 'UA' AS carrier, hash(i) % 100003 AS distance FROM range(20000) t(i)"
-    file = write(tmp_path, select)
-    import duckdb
-
-    asked = [0.001, 0.07, 0.5, 0.999]
-    values = sorted(v for (v,) in duckdb.connect().execute(f"SELECT distance FROM '{file}'").fetchall())
-    ranks = {0.001: 20, 0.07: 1400, 0.5: 10000, 0.999: 19980}
-    data = section(columns(distance={"type": "int", "quantiles": [{"at": a, "max": -1} for a in asked]}))
-    told = [c.message for c in look(file, data).checks if c.rule == "quantiles"]
-    for at, message in zip(asked, told, strict=True):
-        assert f" is {values[ranks[at] - 1]:,};" in message
+def test_quantiles_of_many_rows_are_exact_without_holding_them_all(tmp_path: Path) -> None:
+    rows = ROWS_AT_ONCE + 100_000
+    # 1009 has no factor in common with the number of rows, so each value from 0 on is there once.
+    file = write(tmp_path, f"SELECT i * 1009 % {rows} AS distance, i % 2 = 0 AS late FROM range({rows}) t(i)")
+    asked = {0.001: rows // 1000, 0.07: rows * 7 // 100, 0.5: rows // 2, 0.999: rows // 1000 * 999}
+    band = {"type": "int", "quantiles": [{"at": at, "max": -1} for at in asked]}
+    checks = look(file, section({"distance": band, "late": {"type": "bool"}})).checks
+    told = [c.message for c in checks if c.rule == "quantiles"]
+    for rank, message in zip(asked.values(), told, strict=True):
+        assert f" is {rank - 1:,};" in message
 
 
 # ---------------------------------------------------------------- other files
@@ -239,9 +240,9 @@ def test_a_feature_that_gives_the_target_away(tmp_path: Path, expression: str, k
         assert "alone orders late with a ROC AUC of" in bad["predictive", "x"].message
 
 
-def test_in_a_large_file_a_sample_tells_as_well(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("mlp_ci.data.engines.duck_file.SAMPLE", 500)
-    files = judged_features(tmp_path, "(hash(i, 1) % 2)::DOUBLE AS x, hash(i, 5) % 100 AS y", rows=5000)
+def test_in_a_large_file_a_sample_tells_as_well(tmp_path: Path) -> None:
+    rows = 2 * SAMPLE + 10_000
+    files = judged_features(tmp_path, "(hash(i, 1) % 2)::DOUBLE AS x, hash(i, 5) % 100 AS y", rows=rows)
     columns_ = {"late": {"type": "bool"}, "x": {"type": "float"}, "y": {"type": "int"}}
     data = section(columns_, key=["id"], checks={"leakage": {"predictive": 0.95}, "severity": {"predictive": "error"}})
     verdict = look_at_pair(files["train"], files["test"], data)  # type: ignore[arg-type]
@@ -313,11 +314,13 @@ def test_a_query_that_cannot_run_or_wants_more_than_to_read(tmp_path: Path, quer
     assert "root:" not in caught.value.what
 
 
-def test_a_query_that_takes_too_long_is_stopped(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("mlp_ci.data.engines.duck_query.SECONDS", 0.3)
+def test_a_query_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     query = "SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE hash(a.range, b.range) = 1"
-    with pytest.raises(InputError, match="was stopped after"):
-        look(write(tmp_path, ROWS), asked(query))
+    with open_file(write(tmp_path, ROWS), "data", {}) as engine:
+        started = monotonic()
+        with pytest.raises(InputError, match="was stopped after"):
+            duck_query.run(engine.connection, query, engine._views, 5, seconds=0.3)
+    assert monotonic() - started < 30
 
 
 @pytest.mark.parametrize(

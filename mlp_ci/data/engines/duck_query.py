@@ -44,8 +44,11 @@ def named(sql: str, names: Iterable[str]) -> list[str]:
     return sorted(name for name in names if re.search(rf"(?<!\w){re.escape(name.lower())}(?!\w)", lowered))
 
 
-def run(connection: Any, sql: str, views: Mapping[str, View], examples: int) -> Found:
-    """Run ``sql`` over ``views``, by name. Raises InputError for a bad query, with the place that is wrong."""
+def run(connection: Any, sql: str, views: Mapping[str, View], examples: int, *, seconds: float = SECONDS) -> Found:
+    """Run ``sql`` over ``views``, by name, for ``seconds`` at most.
+
+    Raises InputError for a bad query, with the place that is wrong.
+    """
     import duckdb
 
     try:
@@ -65,7 +68,7 @@ def run(connection: Any, sql: str, views: Mapping[str, View], examples: int) -> 
         late.set()
         connection.interrupt()
 
-    timer = threading.Timer(SECONDS, stop)
+    timer = threading.Timer(seconds, stop)
     timer.daemon = True
     timer.start()
     try:
@@ -79,7 +82,7 @@ def run(connection: Any, sql: str, views: Mapping[str, View], examples: int) -> 
         raise
     except duckdb.Error as error:
         if late.is_set():
-            what = f"the query was stopped after {SECONDS:.0f} seconds"
+            what = f"the query was stopped after {seconds:.0f} seconds"
             raise InputError(what, why="nobody waits that long for a check", fix=f"mend {_short(sql)}") from error
         raise _refused(error, sql, len(before.encode())) from error
     finally:
