@@ -77,7 +77,8 @@ def event_problem(event: str, action: str | None, payload: Any) -> str:
 
 @cache
 def _adapter(source: str) -> TypeAdapter[Any]:
-    names = set(re.findall(r"[A-Z]\w+", source)) - {"Union"}  # the models load lazily, so each is asked for by name
+    # The models load lazily, so each is asked for by name.
+    names = set(re.findall(r"[A-Z]\w+", source)) - {"Union", "None"}
     return TypeAdapter(eval(source, {"Union": Union, **{name: getattr(models, name) for name in names}}))
 
 

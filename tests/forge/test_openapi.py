@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.sandbox.forge import events, runs
 from mlp_ci.sandbox.forge.app import GROUPS
+from tests.forge import test_settings
 from tests.forge.openapi import check, operations
 
 if TYPE_CHECKING:
@@ -311,6 +312,7 @@ def what_happened(world: World) -> None:
 def test_every_route_answers_as_github_describes_it(world: World) -> None:
     for part in (people, repositories, files_and_git, checks, talk, pull_requests, deployments, actions, what_happened):
         part(world)
+    test_settings.tour(world)
     assert ENDPOINTS - world.recorder.seen == set()
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 GOOD = ("success", "neutral", "skipped")
 ACTIONS_APP = "github-actions"
+ACTIONS_APP_NUMBER = 15368  # as on github.com
 
 
 def set_status(forge: Forge, repo: Repo, sha: str, creator: User, **values: Any) -> Status:
@@ -65,12 +66,29 @@ def check_runs(forge: Forge, repo: Repo, sha: str) -> list[CheckRun]:
     return list(newest.values())
 
 
-def verdicts(forge: Forge, repo: Repo, sha: str) -> dict[str, str]:
-    """Status context or check run name → success | failure | pending."""
-    found = {c.name: _verdict(c) for c in check_runs(forge, repo, sha)}
-    for status in latest_statuses(forge, repo, sha):
-        found[status.context] = combined_state([status])
-    return found
+def verdicts(forge: Forge, repo: Repo, sha: str, app: int | None = None) -> dict[str, str]:
+    """Status context or check run name → success | failure | pending; with ``app``, only what this app said."""
+    store = forge.store
+    found = {
+        check.name: _verdict(check)
+        for check in check_runs(forge, repo, sha)
+        if app is None or app_number(forge, store.get(CheckSuite, check.suite_id).app) == app
+    }
+    said = [
+        status
+        for status in reversed(statuses(forge, repo, sha))
+        if app is None or app_number(forge, store.get(User, status.creator_id).login) == app
+    ]
+    return {**found, **{status.context: combined_state([status]) for status in said}}
+
+
+def app_number(forge: Forge, name: str) -> int | None:
+    """The id of the app with this slug or of whose bot this is the login; None for people."""
+    slug = name.removesuffix("[bot]")
+    if slug == ACTIONS_APP:
+        return ACTIONS_APP_NUMBER
+    bot = forge.store.user(f"{slug}[bot]")
+    return bot.id if bot is not None and name in (slug, bot.login) and forge.store.user(slug) is None else None
 
 
 def suite_state(forge: Forge, suite: CheckSuite) -> tuple[str, str | None]:

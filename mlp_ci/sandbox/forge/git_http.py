@@ -99,7 +99,8 @@ def _environment(forge: Forge, request: Request, repo: Repo, actor: Actor, tail:
         "GIT_COMMITTER_NAME": actor.user.login,
         "GIT_COMMITTER_EMAIL": email_of(actor.user),
         "FORGE_CLOSED": " ".join(protection.closed_refs(forge, repo, actor)),
-        "FORGE_KEPT": " ".join(protection.kept_refs(forge, repo)),
+        "FORGE_UNFORCED": " ".join(protection.unforced_refs(forge, repo, actor)),
+        "FORGE_UNDELETED": " ".join(protection.undeletable_refs(forge, repo, actor)),
     }
     if request.headers.get("content-encoding") == "gzip":
         env["HTTP_CONTENT_ENCODING"] = "gzip"

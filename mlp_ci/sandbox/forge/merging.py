@@ -56,11 +56,9 @@ def _check(forge: Forge, repo: Repo, actor: Actor, pull: Pull, wish: Wish) -> No
         raise Refusal(409, "Head branch was modified. Review and try the merge again.")
     if not pull.mergeable:
         raise Refusal(405, "Pull Request has merge conflicts")
-    rule = protection.rule_of(forge, repo, pull.base_ref)
-    if rule and not protection.may_bypass(forge, repo, rule, actor):
-        missing = protection.blockers(forge, repo, pull)
-        if missing:
-            raise Refusal(405, " ".join(missing))
+    missing = protection.refusals(forge, repo, pull, actor)
+    if missing:
+        raise Refusal(405, " ".join(missing))
 
 
 def _commit(forge: Forge, repo: Repo, actor: Actor, pull: Pull, tip: str, wish: Wish) -> str:

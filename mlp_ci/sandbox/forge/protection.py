@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlp_ci.sandbox.forge import access, checks
+from mlp_ci.sandbox.forge import access, checks, rulesets
 from mlp_ci.sandbox.forge.records import Protection, Pull, Repo, Review, User
 
 if TYPE_CHECKING:
@@ -26,10 +26,25 @@ def verdict_reviews(forge: Forge, pull: Pull) -> dict[str, Review]:
 
 
 def blockers(forge: Forge, repo: Repo, pull: Pull) -> list[str]:
-    """What protection still asks for before this pull request may be merged, in GitHub's words."""
+    """What protection and rulesets still ask for before this pull request may be merged, in GitHub's words."""
     rule = rule_of(forge, repo, pull.base_ref)
-    if rule is None:
-        return []
+    ruled = rulesets.blockers(forge, repo, pull, verdict_reviews(forge, pull))
+    return [*(_asked(forge, repo, pull, rule) if rule else []), *ruled]
+
+
+def refusals(forge: Forge, repo: Repo, pull: Pull, actor: Actor) -> list[str]:
+    """The same for ``actor``, who may pass some of it by."""
+    rule = rule_of(forge, repo, pull.base_ref)
+    asked = [] if rule is None or may_bypass(forge, repo, rule, actor) else _asked(forge, repo, pull, rule)
+    return [*asked, *rulesets.blockers(forge, repo, pull, verdict_reviews(forge, pull), actor)]
+
+
+def dismisses_stale(forge: Forge, repo: Repo, branch: str) -> bool:
+    rule = rule_of(forge, repo, branch)
+    return bool(rule and rule.dismiss_stale) or rulesets.dismisses_stale(forge, repo, branch)
+
+
+def _asked(forge: Forge, repo: Repo, pull: Pull, rule: Protection) -> list[str]:
     found = []
     if rule.approvals:
         states = [
@@ -59,11 +74,20 @@ def may_bypass(forge: Forge, repo: Repo, rule: Protection, actor: Actor) -> bool
 def closed_refs(forge: Forge, repo: Repo, actor: Actor) -> list[str]:
     """The branches that ``actor`` may not push to directly."""
     rules = forge.store.find(Protection, "repo_id = ? AND block_pushes = 1", repo.id)
-    return [f"refs/heads/{rule.branch}" for rule in rules if not may_bypass(forge, repo, rule, actor)]
+    own = [f"refs/heads/{rule.branch}" for rule in rules if not may_bypass(forge, repo, rule, actor)]
+    return [*own, *rulesets.closed_refs(forge, repo, actor)]
 
 
-def kept_refs(forge: Forge, repo: Repo) -> list[str]:
-    """The branches that may be neither forced nor deleted: the protected ones."""
+def unforced_refs(forge: Forge, repo: Repo, actor: Actor) -> list[str]:
+    """The branches that ``actor`` may not take commits away from."""
+    return [*_protected(forge, repo), *rulesets.unforced_refs(forge, repo, actor)]
+
+
+def undeletable_refs(forge: Forge, repo: Repo, actor: Actor) -> list[str]:
+    return [*_protected(forge, repo), *rulesets.undeletable_refs(forge, repo, actor)]
+
+
+def _protected(forge: Forge, repo: Repo) -> list[str]:
     return [f"refs/heads/{rule.branch}" for rule in forge.store.find(Protection, "repo_id = ?", repo.id)]
 
 

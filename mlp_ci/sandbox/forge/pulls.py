@@ -187,8 +187,7 @@ def _head_moved(forge: Forge, repo: Repo, actor: Actor, pull: Pull, new: str) ->
     pull = refresh(forge, repo, forge.store.update(pull, head_sha=new))
     if not forge.git.is_ancestor(repo, old, new):
         history.note(forge, repo, actor, pull.id, "head_ref_force_pushed", new)
-    rule = protection.rule_of(forge, repo, pull.base_ref)
-    if rule and rule.dismiss_stale:
+    if protection.dismisses_stale(forge, repo, pull.base_ref):
         for review in forge.store.find(Review, "pull_id = ? AND state = 'APPROVED'", pull.id):
             history.dismiss(forge, repo, actor, review, None, new)
     forge.store.update(forge.store.get(Issue, pull.id), updated_at=stamp())

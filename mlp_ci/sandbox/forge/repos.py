@@ -32,7 +32,7 @@ _NAME = re.compile(r"(?!\.\.?$)(?!.*\.git$)[A-Za-z0-9._-]{1,100}")
 _BAD_REV = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|^-|^/|/$")
 _SHA = re.compile(r"[0-9a-f]{40}")
 _UPDATE_HOOK = """#!/bin/sh
-# $1 ref, $2 old, $3 new. FORGE_CLOSED: refs nobody may push to; FORGE_KEPT: refs that may not be forced or deleted.
+# $1 ref, $2 old, $3 new. FORGE_CLOSED: refs that take no push, FORGE_UNFORCED: no force, FORGE_UNDELETED: no deletion.
 case "$1" in refs/heads/*|refs/tags/*) ;; *) echo "error: $1 cannot be changed by a push" >&2; exit 1;; esac
 for ref in $FORGE_CLOSED; do
   if [ "$ref" = "$1" ]; then
@@ -41,10 +41,15 @@ for ref in $FORGE_CLOSED; do
     exit 1
   fi
 done
-for ref in $FORGE_KEPT; do
+case "$3" in 0000000000*)
+  for ref in $FORGE_UNDELETED; do
+    [ "$ref" = "$1" ] && { echo "error: GH006: Cannot delete the protected branch $1." >&2; exit 1; }
+  done
+  exit 0;;
+esac
+case "$2" in 0000000000*) exit 0;; esac
+for ref in $FORGE_UNFORCED; do
   if [ "$ref" = "$1" ]; then
-    case "$3" in 0000000000*) echo "error: GH006: Cannot delete the protected branch $1." >&2; exit 1;; esac
-    case "$2" in 0000000000*) exit 0;; esac
     git merge-base --is-ancestor "$2" "$3" && exit 0
     echo "error: GH006: Cannot force-push to the protected branch $1." >&2
     exit 1
@@ -108,6 +113,11 @@ class GitError(Exception):
 def valid_name(name: str) -> bool:
     """Whether ``name`` may name an owner or a repository (and so a folder on disk)."""
     return _NAME.fullmatch(name) is not None
+
+
+def is_sha(text: str) -> bool:
+    """Whether ``text`` is a full object id."""
+    return _SHA.fullmatch(text) is not None
 
 
 class Repos:
@@ -229,7 +239,7 @@ class Repos:
 
     def kind(self, repo: Repo, sha: str) -> str | None:
         """blob | tree | commit | tag, or None for an unknown object."""
-        if not _SHA.fullmatch(sha):
+        if not is_sha(sha):
             return None
         done = self.run(repo, "cat-file", "-t", sha, ok=(0, 128))
         return done.stdout.decode().strip() or None

@@ -1,8 +1,7 @@
-"""Deployments, their statuses, and the environments they name."""
+"""Deployments and their statuses."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.sandbox.forge import checks, shapes_checks
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 group = Group()
 _DEPLOYMENT = REPO + "/deployments/{deployment_id}"
-_ENVIRONMENT = REPO + "/environments/{environment_name}"
 _STATES = ("error", "failure", "inactive", "in_progress", "queued", "pending", "success")
 
 
@@ -95,28 +93,6 @@ def get_status(call: Call) -> Any:
     where = "deployment_id = ? AND id = ?"
     status = call.row(DeploymentStatus, where, _deployment(call).id, call.number("status_id"))
     return shapes_checks.deployment_status(call.forge, call.repo, status)
-
-
-@group("GET", REPO + "/environments", "actions|deployments")
-def environments(call: Call) -> Any:
-    found = call.forge.store.find(Environment, "repo_id = ?", call.repo.id, order="name")
-    return page(call, found, lambda env: shapes_checks.environment(call.forge, call.repo, env), "environments")
-
-
-@group("GET", _ENVIRONMENT, "actions|deployments")
-def get_environment(call: Call) -> Any:
-    where = "repo_id = ? AND name = ? COLLATE NOCASE"
-    found = call.row(Environment, where, call.repo.id, call.params["environment_name"])
-    return shapes_checks.environment(call.forge, call.repo, found)
-
-
-@group("PUT", _ENVIRONMENT, "administration", "admin")
-def put_environment(call: Call) -> Any:
-    name = call.params["environment_name"]
-    if not re.fullmatch(r"[^\x00-\x1f]{1,255}", name):
-        msg = "Environment"
-        raise invalid(msg, "name")
-    return shapes_checks.environment(call.forge, call.repo, _environment(call.forge, call.repo, name))
 
 
 def _environment(forge: Forge, repo: Repo, name: str) -> Environment:

@@ -10,7 +10,7 @@ from mlp_ci.sandbox.forge.access import email_of
 from mlp_ci.sandbox.forge.api.contents import from_base64, person_of
 from mlp_ci.sandbox.forge.api.repositories import REPO
 from mlp_ci.sandbox.forge.api.routing import Call, Group, Reply, page
-from mlp_ci.sandbox.forge.repos import ZERO
+from mlp_ci.sandbox.forge.repos import ZERO, is_sha
 from mlp_ci.sandbox.forge.store import Refusal, invalid
 
 group = Group()
@@ -51,7 +51,9 @@ def update_ref(call: Call) -> Any:
     new = _object(call, call.text("sha"))
     with call.forge.git.lock(call.repo):
         old = _existing(call, ref)
-        forced = call.get("force", bool, False) and ref not in protection.kept_refs(call.forge, call.repo)
+        forced = call.get("force", bool, False) and ref not in protection.unforced_refs(
+            call.forge, call.repo, call.actor
+        )
         if not forced and not call.forge.git.is_ancestor(call.repo, old, new):
             raise Refusal(422, "Update is not a fast forward")
         pushes.move(call.forge, call.repo, call.actor, ref, new, old)
@@ -63,7 +65,8 @@ def delete_ref(call: Call) -> Any:
     ref = f"refs/{call.params['ref']}"
     with call.forge.git.lock(call.repo):
         old = _existing(call, ref)
-        if ref in protection.kept_refs(call.forge, call.repo) or ref == f"refs/heads/{call.repo.default_branch}":
+        kept = protection.undeletable_refs(call.forge, call.repo, call.actor)
+        if ref in (*kept, f"refs/heads/{call.repo.default_branch}"):
             raise Refusal(422, "Cannot delete this branch")
         pushes.move(call.forge, call.repo, call.actor, ref, ZERO, old)
 
@@ -180,7 +183,9 @@ def _change(call: Call, item: Any) -> tuple[str, tuple[str, str] | None]:
         sha = call.forge.git.write_blob(call.repo, item["content"].encode())
     elif sha is None:
         return item["path"], None
-    if not isinstance(sha, str) or call.forge.git.kind(call.repo, sha) is None:
+    # A submodule's commit is another repository's.
+    foreign = item.get("mode") == "160000" and isinstance(sha, str) and is_sha(sha)
+    if not isinstance(sha, str) or (not foreign and call.forge.git.kind(call.repo, sha) is None):
         raise Refusal(422, f"tree.sha {sha} is not a valid object")
     return item["path"], (item.get("mode", "100644"), sha)
 
