@@ -219,6 +219,7 @@ def test_deployers_at_once_get_a_number_each(world: World) -> None:
         assert after.previous == before.digest_of_record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("begun", [False, True])
 def test_killed_or_failing_anywhere_it_is_written_once(tmp_path: Path, begun: bool) -> None:
     """Each request in turn fails for good, and each answer in turn gets lost: then the same call again."""
