@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import posixpath
+from dataclasses import replace
 from typing import Any
 
 from starlette.responses import Response
@@ -18,6 +20,8 @@ from mlp_ci.sandbox.forge.store import Refusal, invalid
 group = Group()
 _PATH = REPO + "/contents/{path}"
 _LARGE = 1024 * 1024
+LINK = "120000"
+PLAIN = ("100644", "100755")
 
 
 @group("GET", _PATH, "contents")
@@ -32,14 +36,60 @@ def get_contents(call: Call) -> Any:
     if entry is None:
         raise Refusal(404, "Not Found")
     if entry.kind == "tree":
-        inside = git.ls(call.repo, entry.sha)
-        prefix = f"{path}/" if path else ""
-        full = [Entry(prefix + e.path, e.mode, e.kind, e.sha, e.size) for e in inside]
-        return [shapes.content(call.forge, call.repo, ref, e) for e in full]
+        return _listing(call, ref, sha, path, entry)
+    if entry.kind == "commit":
+        return _submodule(call, ref, sha, entry)
     data = git.blob(call.repo, entry.sha)
-    if "raw" in call.headers.get("accept", ""):
+    behind = _behind_link(call, sha, entry, data)
+    raw = "raw" in call.headers.get("accept", "")
+    if entry.mode == LINK and behind is None and not raw:
+        return {**shapes.content(call.forge, call.repo, ref, entry), "target": data.decode(errors="replace")}
+    if behind is not None:
+        # As github.com has it: the link's own name and path around the other file's id, size and content.
+        data = git.blob(call.repo, behind.sha)
+        entry = replace(behind, path=entry.path)
+    if raw:
         return Response(data, media_type="application/octet-stream")
     return {**shapes.content(call.forge, call.repo, ref, entry), **_encoded(data)}
+
+
+def _listing(call: Call, ref: str, sha: str, path: str, folder: Entry) -> list[dict[str, Any]]:
+    """What a folder holds. Submodules are called files here, as GitHub has it for old clients' sake."""
+    prefix = f"{path}/" if path else ""
+    found = []
+    for inside in call.forge.git.ls(call.repo, folder.sha):
+        entry = replace(inside, path=prefix + inside.path)
+        if entry.kind == "commit":
+            found.append({**_submodule(call, ref, sha, entry), "type": "file"})
+        else:
+            found.append(shapes.content(call.forge, call.repo, ref, entry))
+    return found
+
+
+def _submodule(call: Call, ref: str, sha: str, entry: Entry) -> dict[str, Any]:
+    """The commit of another repository, and where ``.gitmodules`` says that one is."""
+    git = call.forge.git
+    args = ("config", "--null", "--blob", f"{sha}:.gitmodules", "--get-regexp", r"^submodule\..*\.(path|url)$")
+    told = git.run(call.repo, *args, ok=(0, 1, 128)).stdout.decode(errors="replace")
+    settings = dict(item.partition("\n")[::2] for item in told.split("\0") if item)
+    name = next((key.removesuffix(".path") for key, value in settings.items() if value == entry.path), "")
+    return {
+        **shapes.content(call.forge, call.repo, ref, entry),
+        "submodule_git_url": settings.get(f"{name}.url", ""),
+        "git_url": None,
+        "download_url": None,
+    }
+
+
+def _behind_link(call: Call, sha: str, entry: Entry, target: bytes) -> Entry | None:
+    """The plain file of the repository that a symbolic link points to, if it does; one step, no link to a link."""
+    if entry.mode != LINK:
+        return None
+    place = posixpath.normpath(posixpath.join(posixpath.dirname(entry.path), target.decode(errors="replace")))
+    if place.startswith(("/", "..")) or "\0" in place:
+        return None
+    found = call.forge.git.entry(call.repo, sha, place)
+    return found if found is not None and found.path == place and found.mode in PLAIN else None
 
 
 @group("PUT", _PATH, "contents")
