@@ -119,13 +119,15 @@ class PullHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class DeploymentFact:
-    """A deployment on record."""
+    """A deployment on record. ``created`` is the instant that GitHub wrote down, ``creator`` who recorded it."""
 
     id: int
     sha: str
     stage: str
     state: str = ""
     payload: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+    creator: str = ""
 
 
 def is_bot(user: Mapping[str, Any] | None) -> bool:

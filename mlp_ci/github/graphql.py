@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.github.wire import Transient
+from mlp_ci.github.exchange import Transient
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

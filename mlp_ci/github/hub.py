@@ -167,8 +167,15 @@ class Hub(Reader):
         states = self.wire.get(self._path("deployments", raw["id"], "statuses"), "read the state of a deployment")
         payload = raw.get("payload") or {}
         payload = json.loads(payload) if isinstance(payload, str) else payload
-        state = states[0]["state"] if states else ""
-        return DeploymentFact(id=raw["id"], sha=raw["sha"], stage=raw["environment"], state=state, payload=payload)
+        return DeploymentFact(
+            id=raw["id"],
+            sha=raw["sha"],
+            stage=raw["environment"],
+            state=states[0]["state"] if states else "",
+            payload=payload if isinstance(payload, dict) else {},
+            created=raw.get("created_at") or "",
+            creator=login_of(raw.get("creator")),
+        )
 
     def record_deployment(self, sha: str, stage: str, address: str, payload: Mapping[str, Any]) -> int:
         """Record that ``stage`` now runs what ``payload`` says; the same record twice is one. Returns its id."""

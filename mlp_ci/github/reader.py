@@ -157,6 +157,42 @@ class Reader:
         same = [p for p in found if p["head"]["ref"] == branch]  # a server that ignores `head` must not fool us
         return sorted(same, key=lambda p: -int(p["number"]))
 
+    def open_pulls(self) -> list[int]:
+        """Numbers of all open pull requests into the default branch."""
+        path, why = self._path("pulls"), "list the open pull requests"
+        return [int(p["number"]) for p in self.wire.pages(path, why, state="open", base=self.default_branch)]
+
+    def merged_pull_numbers(self, sha: str, *, patience: float = 0.0) -> list[int]:
+        """Numbers of the pull requests that may have brought a commit; GitHub may take seconds to show a merge.
+
+        ``patience``: seconds to ask again while there is none.
+        """
+        from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+        def look() -> list[int]:
+            return list(dict.fromkeys([*self.pulls_of_commit(sha), *self.pulls_merged_as(sha)]))
+
+        asking = Retrying(
+            retry=retry_if_result(lambda found: not found),
+            stop=stop_after_delay(patience),
+            wait=wait_fixed(2.0),
+            sleep=self.wire.sleep,
+        )
+        try:
+            return asking(look)
+        except RetryError:
+            return []
+
+    def is_ancestor(self, sha: str, branch: str) -> bool:
+        """Whether a commit is in the history of a branch; one that is not there at all is not."""
+        try:
+            found = self.wire.get(self._path("compare", f"{branch}...{sha}"), "compare two commits", per_page=1)
+        except GitHubError as refusal:
+            if refusal.status in (404, 422):
+                return False
+            raise
+        return found.get("status") in ("behind", "identical")
+
     def reviews(self, number: int) -> list[ReviewFact]:
         """All reviews of a pull request, oldest first."""
         raw = self.wire.pages(self._path("pulls", number, "reviews"), "read the reviews of a pull request")

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlp_ci.errors import InputError, OutsideError
-from mlp_ci.github.wire import GitHubError, Transient, Wire, repository_path
+from mlp_ci.github.exchange import Transient
+from mlp_ci.github.wire import GitHubError, Wire, repository_path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,29 +1,29 @@
-"""One request to GitHub through PyGithub: retried within a budget, and refused in words that say what to mend."""
+"""Requests to GitHub: tried again within a budget, and refused in words that say what to mend."""
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from dataclasses import dataclass
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.github.exchange import Answer, Elsewhere, Question, Transient, exchange, same_server
+from mlp_ci.github.limits import passing, pause
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from github import GithubException
     from tenacity import RetryCallState
 
     from mlp_ci.context import GitHubPlace
 
 T = TypeVar("T")
 
-REQUEST_SECONDS = 10
 PATIENCE_SECONDS = 60.0
+# A limit is no failure: GitHub says when to come back, a minute or more. So it gets more patience.
+LIMIT_FACTOR = 3
 # A server that nobody answers at is most often a wrong address: say so within seconds.
 UNREACHABLE_SECONDS = 3.0
 PAGES_LIMIT = 2_000  # of one list
@@ -36,15 +36,6 @@ class GitHubError(InputError):
     def __init__(self, status: int, what: str, *, why: str = "", fix: str = "") -> None:
         super().__init__(what, why=why, fix=fix)
         self.status = status
-
-
-class Transient(Exception):
-    """A failure that may pass: GitHub's own, a limit, the network. Never leaves this package."""
-
-    def __init__(self, what: str, *, wait: float | None = None, unreachable: bool = False) -> None:
-        super().__init__(what)
-        self.wait = wait
-        self.unreachable = unreachable
 
 
 @dataclass(frozen=True)
@@ -60,25 +51,33 @@ class Wire:
         return self.again(lambda: self.once("GET", path, purpose, parameters=parameters)[1], purpose)
 
     def pages(self, path: str, purpose: str, /, *, item: str = "", limit: int = 0, **parameters: Any) -> list[Any]:
-        """All items of a paged list, or ``limit`` of them; ``item`` is the key where the list is inside."""
-        found = self.each(path, purpose, item=item, **parameters)
-        return list(islice(found, limit)) if limit else list(found)
+        """All items of a paged list, or at least ``limit`` of them; ``item`` is the key where the list is inside."""
+        found: list[Any] = []
+        for page in self._each_page(path, purpose, item, parameters):
+            found += page
+            if limit and len(found) >= limit:
+                break
+        return found
 
     def each(self, path: str, purpose: str, /, *, item: str = "", **parameters: Any) -> Iterator[Any]:
-        """The items of a paged list, one after the other: a page is asked for when the one before is used up."""
+        """The same one after the other: a page is asked for when the one before is used up."""
+        for page in self._each_page(path, purpose, item, parameters):
+            yield from page
+
+    def _each_page(self, path: str, purpose: str, item: str, parameters: Mapping[str, Any]) -> Iterator[list[Any]]:
         url, query = path, {"per_page": 100, **parameters}
-        seen = set()
+        seen: set[str] = set()
         while url:
             seen.add(url)
-            headers, data = self.again(
+            headers, page = self.again(
                 lambda u=url, q=query: self._page(u, q, purpose, item),  # type: ignore[misc]
                 purpose,
             )
-            yield from data
+            yield page
             following = _NEXT.search(headers.get("link", ""))
             url, query = (self._following(following[1], seen, purpose) if following else ""), {}
 
-    def _page(self, url: str, query: Mapping[str, Any], purpose: str, item: str) -> tuple[dict[str, str], list[Any]]:
+    def _page(self, url: str, query: Mapping[str, Any], purpose: str, item: str) -> tuple[Mapping[str, str], list[Any]]:
         headers, data = self.once("GET", url, purpose, parameters=query)
         found = data.get(item) if item and isinstance(data, dict) else data
         if not isinstance(found, list):
@@ -88,15 +87,10 @@ class Wire:
 
     def _following(self, url: str, seen: set[str], purpose: str) -> str:
         """The address of the next page, which must be new and on the same server: the token goes there."""
-        own, other = urlsplit(self.place.api_url), urlsplit(url)
-        where = f"GitHub at {self.place.api_url} failed to {purpose}"
-        fix = "check the address (GITHUB_API_URL) and what stands between here and there, such as a proxy"
-        if (own.scheme, own.netloc.lower()) != (other.scheme, other.netloc.lower()):
-            what = f"{where}: the next page is said to be at {other.scheme}://{other.netloc}"
-            raise OutsideError(what, why="the token is sent to no other server", fix=fix)
+        if not same_server(self.place.api_url, url):
+            raise self._led_astray(purpose, f"the next page is said to be at {url.partition('?')[0]}")
         if url in seen or len(seen) >= PAGES_LIMIT:
-            what = f"{where}: its pages never end"
-            raise OutsideError(what, fix=fix)
+            raise self._led_astray(purpose, "its pages never end")
         return url
 
     def send(self, verb: str, path: str, purpose: str, body: Mapping[str, Any], *, needs: str = "") -> Any:
@@ -115,16 +109,15 @@ class Wire:
         except RetryError as spent:
             last = spent.last_attempt.exception()
             what = f"GitHub at {self.place.api_url} failed to {purpose}: {last}"
-            if isinstance(last, Transient) and last.unreachable:
-                fix = "check the address (GITHUB_API_URL) and the network, then run again"
-                raise OutsideError(what, fix=fix) from last
-            fix = "run the same command again in a few minutes; it goes on where it stopped"
-            raise OutsideError(what, fix=fix) from last
+            raise OutsideError(what, fix=_cure(last)) from last
 
     def _spent(self, state: RetryCallState) -> bool:
         error = state.outcome.exception() if state.outcome else None
-        unreachable = isinstance(error, Transient) and error.unreachable
-        budget = min(UNREACHABLE_SECONDS, self.patience) if unreachable else self.patience
+        budget = self.patience
+        if isinstance(error, Transient) and error.limited:
+            budget *= LIMIT_FACTOR
+        if isinstance(error, Transient) and error.unreachable:
+            budget = min(UNREACHABLE_SECONDS, budget)
         return (state.seconds_since_start or 0.0) + (state.upcoming_sleep or 0.0) > budget
 
     def once(
@@ -136,50 +129,40 @@ class Wire:
         parameters: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
         needs: str = "",
-    ) -> tuple[dict[str, str], Any]:
-        """One attempt. Raises Transient or GitHubError; ``needs`` is the permission the refusal names."""
-        import requests
-        from github import GithubException
+    ) -> tuple[Mapping[str, str], Any]:
+        """One attempt. Raises Transient or GitHubError; ``needs`` is the permission the refusal names.
 
+        ``path`` is below the API's root, or an address on its server.
+        """
+        url = f"{self.place.api_url.rstrip('/')}{path}" if path.startswith("/") else path
+        if not self._token_is_sound():
+            raise self.refusal(401, "it holds characters that no token has", purpose)
         try:
-            headers, data = self._requester().requestJsonAndCheck(
-                verb, path, parameters=dict(parameters or {}), input=dict(body) if body is not None else None
-            )
-        except GithubException as error:
-            raise self._understood(error, purpose, needs) from error
-        except requests.exceptions.ConnectTimeout as error:
-            msg = "nobody answers there"
-            raise Transient(msg, unreachable=True) from error
-        except requests.exceptions.ChunkedEncodingError as error:
-            msg = "the answer broke off"
-            raise Transient(msg) from error
-        except requests.exceptions.ConnectionError as error:
-            broke_off = "aborted" in str(error) or "reset" in str(error)
-            raise Transient(_network_reason(error), unreachable=not broke_off) from error
-        except requests.exceptions.Timeout as error:
-            msg = f"no answer within {REQUEST_SECONDS} s"
-            raise Transient(msg) from error
-        except json.JSONDecodeError as error:
-            msg = "the answer is not whole"
-            raise Transient(msg) from error
-        return headers, data
+            answer = exchange(Question(verb=verb, url=url, parameters=parameters or {}, body=body), self.place.token)
+        except Elsewhere as error:
+            raise self._led_astray(purpose, str(error)) from error
+        if answer.status >= 300:
+            raise self._understood(answer, purpose, needs)
+        return answer.headers, answer.data
 
-    def _requester(self) -> Any:
-        return _requester(self.place.api_url, self.place.token)
+    def _token_is_sound(self) -> bool:
+        token = self.place.token
+        return token.isascii() and token.isprintable() and " " not in token
 
-    def _understood(self, error: GithubException, purpose: str, needs: str) -> Exception:
+    def _led_astray(self, purpose: str, how: str) -> OutsideError:
+        what = f"GitHub at {self.place.api_url} failed to {purpose}: {how}"
+        fix = "check the address (GITHUB_API_URL) and what stands between here and there, such as a proxy"
+        return OutsideError(what, why="the token is sent to no other server", fix=fix)
+
+    def _understood(self, answer: Answer, purpose: str, needs: str) -> Exception:
         """What an HTTP status means for us."""
-        headers = {k.lower(): v for k, v in (error.headers or {}).items()}
-        data = error.data if isinstance(error.data, dict) else {}
-        said = str(data.get("message") or error.message or "no reason given")
-        errors = data.get("errors") or []
-        details = "; ".join(str((e.get("message") or e.get("code")) if isinstance(e, dict) else e) for e in errors)
+        data = answer.data if isinstance(answer.data, dict) else {}
+        said = str(data.get("message") or "no reason given")
+        errors = data.get("errors")
+        listed = errors if isinstance(errors, list) else []
+        details = "; ".join(str((e.get("message") or e.get("code")) if isinstance(e, dict) else e) for e in listed)
         said = f"{said} ({details})" if details else said
-        asked = "retry-after" in headers or headers.get("x-ratelimit-remaining") == "0"
-        limited = error.status == 429 or (error.status == 403 and (asked or "rate limit" in said.lower()))
-        if limited or error.status >= 500 or error.status == 408:
-            return Transient(f"{error.status} {said}", wait=_asked_wait(headers))
-        return self.refusal(error.status, said, purpose, needs)
+        return passing(answer.status, answer.headers, said) or self.refusal(answer.status, said, purpose, needs)
 
     def refusal(self, status: int, said: str, purpose: str, needs: str = "") -> GitHubError:
         """What GitHub refused, in words that name what to mend."""
@@ -203,51 +186,14 @@ def repository_path(owner: str, repo: str, *parts: str | int) -> str:
     return "/" + "/".join(["repos", *(quote(str(p), safe="/") for p in (owner, repo, *parts))])
 
 
-def _requester(api_url: str, token: str) -> Any:
-    from github import Auth, Github
-
-    key = (api_url, token)
-    if key not in _REQUESTERS:
-        # PyGithub's own retries and pauses are off: Wire has a budget over all attempts, PyGithub has none.
-        _REQUESTERS[key] = Github(
-            base_url=api_url,
-            auth=Auth.Token(token) if token else None,
-            timeout=REQUEST_SECONDS,
-            retry=None,
-            seconds_between_requests=None,
-            seconds_between_writes=None,
-            user_agent="mlp-ci",
-        ).requester
-    return _REQUESTERS[key]
-
-
-_REQUESTERS: dict[tuple[str, str], Any] = {}  # connections of this process, kept open between calls
-
-
 def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, Transient) and error.wait is not None:
-        return error.wait
-    return float(min(0.25 * 2 ** (state.attempt_number - 1), 8.0))
+    return pause(state.outcome.exception() if state.outcome else None, state.attempt_number)
 
 
-def _asked_wait(headers: Mapping[str, str]) -> float | None:
-    """Seconds that GitHub asks to wait: ``Retry-After``, or the end of the rate limit's hour."""
-    after = headers.get("retry-after", "")
-    if after.isdigit():
-        return float(after)
-    reset = headers.get("x-ratelimit-reset", "")
-    if headers.get("x-ratelimit-remaining") == "0" and reset.isdigit():
-        return max(0.0, float(reset) - time.time()) + 1.0
-    return None
-
-
-def _network_reason(error: Exception) -> str:
-    text = str(error)
-    if "Name or service not known" in text or "NameResolution" in text or "Temporary failure in name" in text:
-        return "the name of the server is not known"
-    if "refused" in text:
-        return "the connection was refused"
-    if "certificate" in text.lower():
-        return "its certificate is not trusted"
-    return "the connection failed"
+def _cure(error: BaseException | None) -> str:
+    if isinstance(error, Transient) and error.unreachable:
+        return "check the address (GITHUB_API_URL) and the network, then run again"
+    if isinstance(error, Transient) and error.limited:
+        minutes = max(1, round((error.wait or 0) / 60))
+        return f"run the same command again in {minutes} min, or with another token: GitHub limits what one may ask"
+    return "run the same command again in a few minutes; it goes on where it stopped"
