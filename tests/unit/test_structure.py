@@ -32,12 +32,14 @@ LAYERS = {
     "promote": 8,
     "register": 9,
     "monitor": 10,
+    "audit": 10,  # holds git, GitHub, the registry and the serving target against each other
     "scaffold": 7,
     "doctor": 10,
     "sandbox": 11,
     "presenter": 4,
-    "cli": 12,
-    "__main__": 13,
+    "commands": 12,
+    "cli": 13,
+    "__main__": 14,
 }
 NAMED_AFTER_NOTHING = {"utils", "util", "helpers", "helper", "common", "base", "constants", "misc"}
 

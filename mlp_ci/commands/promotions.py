@@ -1,0 +1,117 @@
+"""The commands that say which version runs where: promote, approvals, deploy, rollback, history, audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mlp_ci.commands.options import (
+    LOOP,
+    FormatOption,
+    OutputOption,
+    PathOption,
+    PlatformOption,
+    StageOption,
+    context_of,
+)
+from mlp_ci.presenter import Presenter
+
+if TYPE_CHECKING:
+    from mlp_ci.report import Report
+
+app = typer.Typer()
+
+
+@app.command(rich_help_panel=LOOP)
+def promote(
+    stage: Annotated[str, typer.Argument(help="Stage to promote to.")],
+    version: Annotated[
+        int | None, typer.Option("--version", help="Version; by default the one in the stage before.")
+    ] = None,
+    emergency: Annotated[
+        str, typer.Option("--emergency", metavar="REASON", help="Why it cannot wait for approvals; for a named team.")
+    ] = "",
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+    platform: PlatformOption = None,
+) -> int:
+    """Open the pull request that asks for a version in a stage, with its evidence in the body."""
+
+    def flow() -> Report:
+        from mlp_ci.promote import promote as run_promote
+
+        return run_promote(context_of(path, platform), stage, version, emergency)
+
+    return Presenter("promote", output_format, output)(flow)
+
+
+@app.command(rich_help_panel=LOOP)
+def approvals(
+    pr: Annotated[
+        int | None, typer.Option("--pr", envvar="MLP_CI_PR", help="Pull request; in a job, the event's.")
+    ] = None,
+    commit: Annotated[
+        str | None, typer.Option("--commit", envvar="MLP_CI_COMMIT", help="A commit on the default branch instead.")
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--open", envvar="MLP_CI_OPEN", help="All open pull requests; what a schedule does.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Also say what each rule is for, and what mends those that fail.")
+    ] = False,
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+    platform: PlatformOption = None,
+) -> int:
+    """Say whether a promotion is approved, with a reason for every rule; in a job also as status and comment."""
+
+    def flow() -> Report:
+        from mlp_ci.promote import approvals as run_approvals
+
+        return run_approvals(context_of(path, platform), pr=pr, commit=commit, everything=everything, explain=explain)
+
+    return Presenter("approvals", output_format, output)(flow)
+
+
+@app.command(rich_help_panel=LOOP)
+def deploy(
+    stage: StageOption = None,
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+    platform: PlatformOption = None,
+) -> int:
+    """Make the serving target run what the default branch's promotion.yaml says, if it is approved."""
+
+    def flow() -> Report:
+        from mlp_ci.serve import deploy as run_deploy
+
+        return run_deploy(context_of(path, platform), stage)
+
+    return Presenter("deploy", output_format, output)(flow)
+
+
+@app.command(rich_help_panel=LOOP)
+def rollback(
+    stage: Annotated[str, typer.Option("--stage", envvar="MLP_CI_STAGE", help="Stage to roll back.")] = "production",
+    to: Annotated[
+        str, typer.Option("--to", envvar="MLP_CI_TO", help="`previous`, or the number of a version that ran here.")
+    ] = "previous",
+    reason: Annotated[str, typer.Option("--reason", envvar="MLP_CI_REASON", help="Why; goes into git.")] = "",
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+    platform: PlatformOption = None,
+) -> int:
+    """Put all traffic back on an earlier version at once, then record it in git and quarantine the newer one."""
+
+    def flow() -> Report:
+        from mlp_ci.serve import rollback as run_rollback
+
+        return run_rollback(context_of(path, platform), stage, to=to, reason=reason)
+
+    return Presenter("rollback", output_format, output)(flow)
