@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.github.exchange import Transient
 from mlp_ci.github.facts import DeploymentFact, PullFact, PullRequest, is_bot, login_of
 from mlp_ci.github.reader import Reader
 from mlp_ci.github.wire import PATIENCE_SECONDS, GitHubError, Wire
@@ -84,9 +85,12 @@ class Hub(Reader):
                 return self.wire.once("POST", self._path("pulls"), purpose, body=request, needs=needs)[1], True
             except GitHubError as refusal:
                 already = self.pulls_of_branch(branch) if refusal.status == 422 else []
-                if not already:
-                    raise
-                return already[0], False  # somebody opened it between our look and our request
+                if already:
+                    return already[0], False  # somebody opened it between our look and our request
+                if refusal.status == 422 and "already exists" in refusal.what:
+                    msg = "there is a pull request that GitHub does not list yet"
+                    raise Transient(msg) from refusal
+                raise
 
         return self.wire.again(step, purpose)
 
@@ -112,6 +116,8 @@ class Hub(Reader):
             if (mine[0]["body"] or "").replace("\r\n", "\n").rstrip() != text.rstrip():
                 path = self._path("issues", "comments", mine[0]["id"])
                 self.wire.once("PATCH", path, purpose, body={"body": text}, needs=needs)
+            for extra in mine[1:]:  # two jobs at the same moment may each have begun one
+                self._remove(self._path("issues", "comments", extra["id"]), purpose, needs)
             return str(mine[0]["html_url"])
 
         return self.wire.again(step, purpose)
@@ -119,16 +125,27 @@ class Hub(Reader):
     def _is_ours(self, user: Mapping[str, Any] | None) -> bool:
         return login_of(user) == self.login if self.login else is_bot(user)
 
+    def _remove(self, path: str, purpose: str, needs: str) -> None:
+        try:
+            self.wire.once("DELETE", path, purpose, needs=needs)
+        except GitHubError as refusal:
+            if refusal.status != 404:
+                raise
+
     def set_status(self, sha: str, state: str, context: str, description: str, url: str = "") -> None:
         """The commit status ``context``: success, pending, failure or error. What already says so is left alone."""
         if len(description) > DESCRIPTION_LIMIT:
             description = description[: DESCRIPTION_LIMIT - 1] + "…"
-        newest = self.wire.pages(self._path("commits", sha, "statuses"), "read the statuses of a commit", limit=100)
-        now = next((s for s in newest if s["context"] == context), None)
-        if now and (now["state"], now.get("description") or "") == (state, description):
-            return
         body = {"state": state, "context": context, "description": description, **({"target_url": url} if url else {})}
-        self.wire.send("POST", self._path("statuses", sha), "set a commit status", body, needs="statuses: write")
+        purpose, needs = "set a commit status", "statuses: write"
+
+        def step() -> None:
+            newest = self.wire.each(self._path("commits", sha, "statuses"), "read the statuses of a commit")
+            now = next((s for s in newest if s["context"] == context), None)
+            if not now or (now["state"], now.get("description") or "") != (state, description):
+                self.wire.once("POST", self._path("statuses", sha), purpose, body=body, needs=needs)
+
+        self.wire.again(step, purpose)
 
     def merge_pull(self, number: int, head_sha: str, title: str = "") -> str:
         """Merge, if the head still is ``head_sha``, the way the repository allows; returns the merge commit."""
@@ -136,27 +153,98 @@ class Hub(Reader):
         body = {"sha": head_sha, "merge_method": allowed[0] if allowed else "merge"}
         body |= {"commit_title": title} if title else {}
         purpose, needs = f"merge pull request #{number}", "contents: write"
+        attempts = 0
 
         def step() -> str:
+            nonlocal attempts
+            attempts += 1
             before = self.wire.get(self._path("pulls", number), "read a pull request")
             if before.get("merged"):
                 return str(before["merge_commit_sha"])
             path = self._path("pulls", number, "merge")
-            return str(self.wire.once("PUT", path, purpose, body=body, needs=needs)[1]["sha"])
+            try:
+                return str(self.wire.once("PUT", path, purpose, body=body, needs=needs)[1]["sha"])
+            except GitHubError as refusal:
+                if attempts == 1 or refusal.status not in (405, 409):
+                    raise
+                msg = f"an answer got lost, and now: {refusal.what}"  # merged, most likely, and not shown yet
+                raise Transient(msg) from refusal
 
         return self.wire.again(step, purpose)
 
     def approve(self, number: int, head_sha: str, body: str) -> None:
-        """An approving review of exactly this head."""
+        """An approving review of exactly this head; one that we already gave is enough."""
         request = {"commit_id": head_sha, "event": "APPROVE", "body": body}
-        path = self._path("pulls", number, "reviews")
-        self.wire.send("POST", path, f"approve pull request #{number}", request, needs="pull-requests: write")
+        path, purpose = self._path("pulls", number, "reviews"), f"approve pull request #{number}"
+
+        def step() -> None:
+            given = self.wire.pages(path, "read the reviews of a pull request")
+            ours = [r for r in given if r.get("commit_id") == head_sha and self._is_ours(r.get("user"))]
+            if "APPROVED" not in [r["state"] for r in ours]:
+                self.wire.once("POST", path, purpose, body=request, needs="pull-requests: write")
+
+        self.wire.again(step, purpose)
 
     def dispatch_workflow(self, file: str, ref: str, inputs: Mapping[str, str] | None = None) -> None:
         """Start a workflow by hand; the one event that also a job's own token starts workflows with."""
         body = {"ref": ref, "inputs": dict(inputs or {})}
-        path = self._path("actions", "workflows", file, "dispatches")
-        self.wire.send("POST", path, f"start the workflow {file}", body, needs="actions: write")
+        path, purpose = self._path("actions", "workflows", file), f"start the workflow {file}"
+        before: set[int] = set()
+
+        def started() -> set[int]:
+            newest = {"event": "workflow_dispatch", "branch": ref}
+            runs = self.wire.pages(
+                f"{path}/runs", "look for runs of a workflow", item="workflow_runs", limit=1, **newest
+            )
+            return {int(run["id"]) for run in runs}
+
+        def step() -> None:
+            if not before:
+                before.update(started() or {0})
+            elif started() - before:  # an attempt whose answer was lost
+                return
+            self.wire.once("POST", f"{path}/dispatches", purpose, body=body, needs="actions: write")
+
+        self.wire.again(step, purpose)
+
+    def open_issue(self, marker: str, title: str, body: str, labels: tuple[str, ...] = ()) -> int:
+        """The one open issue that carries ``marker`` (hidden), opened or brought up to date; returns its number."""
+        hidden = f"<!-- {marker} -->"
+        text = f"{hidden}\n{body}"
+        text = text if len(text) <= BODY_LIMIT else text[: BODY_LIMIT - 2] + "…\n"
+        path, purpose, needs = self._path("issues"), "open an issue", "issues: write"
+
+        def step() -> int:
+            mine = self._issues_with(hidden)
+            if not mine:
+                request = {"title": title, "body": text, "labels": list(labels)}
+                return int(self.wire.once("POST", path, purpose, body=request, needs=needs)[1]["number"])
+            now = mine[0]
+            if (now["title"], (now["body"] or "").replace("\r\n", "\n").rstrip()) != (title, text.rstrip()):
+                request = {"title": title, "body": text}
+                self.wire.once("PATCH", f"{path}/{now['number']}", purpose, body=request, needs=needs)
+            return int(now["number"])
+
+        return self.wire.again(step, purpose)
+
+    def _issues_with(self, hidden: str) -> list[Mapping[str, Any]]:
+        """Open issues of our own with this text, oldest first; the API lists pull requests among them."""
+        found = self.wire.pages(self._path("issues"), "look for an issue", state="open")
+        ours = [i for i in found if "pull_request" not in i and self._is_ours(i.get("user"))]
+        return sorted((i for i in ours if hidden in (i.get("body") or "")), key=lambda i: int(i["number"]))
+
+    def open_issues(self, marker: str) -> list[int]:
+        """Numbers of the open issues of our own that carry ``marker``."""
+        return [int(i["number"]) for i in self._issues_with(f"<!-- {marker} -->")]
+
+    def close_issue(self, number: int, comment: str) -> None:
+        """Say why in one comment, then close; an issue that is closed stays as it is."""
+        path, purpose = self._path("issues", number), f"close issue #{number}"
+        if self.wire.get(path, f"read issue #{number}").get("state") == "closed":
+            return
+        self.sticky_comment(number, "mlp-ci closed", comment)
+        body = {"state": "closed", "state_reason": "completed"}
+        self.wire.send("PATCH", path, purpose, body, needs="issues: write")
 
     def deployments(self, stage: str, *, limit: int = 100) -> list[DeploymentFact]:
         """Deployments of a stage, newest first, each with its newest state."""
@@ -197,12 +285,16 @@ class Hub(Reader):
 
         number = self.wire.again(create, purpose)
         path = self._path("deployments", number, "statuses")
-        states = self.wire.get(path, "read the state of a deployment")
-        if not states or states[0]["state"] != "success":
-            state = {"state": "success", "environment": stage, "description": f"{stage} is live"}
-            web = {"environment_url": address} if "://" in address else {}
-            log = {"log_url": self.place.run_url} if self.place.run_url else {}
-            self.wire.send("POST", path, purpose, {**state, **web, **log}, needs=needs)
+        state = {"state": "success", "environment": stage, "description": f"{stage} is live"}
+        state |= {"environment_url": address} if "://" in address else {}
+        state |= {"log_url": self.place.run_url} if self.place.run_url else {}
+
+        def tell() -> None:
+            states = self.wire.get(path, "read the state of a deployment")
+            if not states or states[0]["state"] != "success":
+                self.wire.once("POST", path, purpose, body=state, needs=needs)
+
+        self.wire.again(tell, purpose)
         return number
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -25,6 +26,8 @@ from mlp_ci.github.wire import GitHubError, Wire, repository_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+COMPARED_LIMIT = 300  # files that GitHub lists when it compares; there is no second page of them
 
 
 class Reader:
@@ -106,7 +109,12 @@ class Reader:
     def changed_between(self, base: str, head: str) -> tuple[str, ...]:
         """Paths that ``head`` changed since it parted from ``base``."""
         found = self.wire.get(self._path("compare", f"{base}...{head}"), "compare two commits")
-        return tuple(sorted(f["filename"] for f in found.get("files") or []))
+        files = found.get("files") or []
+        after = self.trees.commit_of(head) if len(files) >= COMPARED_LIMIT else None
+        if after:
+            return tuple(sorted(self.trees.changed(str(found["merge_base_commit"]["sha"]), after)))
+        names = {f["filename"] for f in files} | {f["previous_filename"] for f in files if f.get("previous_filename")}
+        return tuple(sorted(names))
 
     def pull(self, number: int) -> PullDetail:
         """One pull request with its files and commits; InputError when there is none."""
@@ -169,8 +177,14 @@ class Reader:
         """
         from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-        def look() -> list[int]:
-            return list(dict.fromkeys([*self.pulls_of_commit(sha), *self.pulls_merged_as(sha)]))
+        path, why = self._path("commits", sha, "pulls"), "find the pull request of a commit"
+        numbers: list[int] = []
+
+        def merged() -> bool:
+            found = self.wire.pages(path, why)
+            as_merge = self.pulls_merged_as(sha)
+            numbers[:] = dict.fromkeys([*(int(p["number"]) for p in found), *as_merge])
+            return bool(as_merge) or any(p.get("merged_at") for p in found)
 
         asking = Retrying(
             retry=retry_if_result(lambda found: not found),
@@ -178,10 +192,9 @@ class Reader:
             wait=wait_fixed(2.0),
             sleep=self.wire.sleep,
         )
-        try:
-            return asking(look)
-        except RetryError:
-            return []
+        with suppress(RetryError):
+            asking(merged)
+        return numbers
 
     def is_ancestor(self, sha: str, branch: str) -> bool:
         """Whether a commit is in the history of a branch; one that is not there at all is not."""
@@ -209,6 +222,21 @@ class Reader:
             raise
 
     def team_members(self, slug: str) -> frozenset[str]:
-        """Logins of the members of a team of the owner (and of its child teams)."""
-        path = f"/orgs/{quote(self.place.owner)}/teams/{quote(slug)}/members"
-        return frozenset(login_of(m) for m in self.wire.pages(path, f"read the members of the team {slug}"))
+        """Logins of the members of a team of the owner (and of its child teams).
+
+        GitHub answers the same whether there is no such team or the token may not see it; a job's own token never may.
+        """
+        owner = self.place.owner
+        path, purpose = f"/orgs/{quote(owner)}/teams/{quote(slug)}/members", f"read the members of the team {slug}"
+        try:
+            return frozenset(login_of(m) for m in self.wire.pages(path, purpose))
+        except GitHubError as refusal:
+            if refusal.status not in (403, 404):
+                raise
+            what = f"cannot read who is in the team {slug} of {owner}: there is none, or the token may not see it"
+            why = f"{refusal.why}; without it no rule about a team can be verified"
+            fix = (
+                "give the job the token of a GitHub App with `members: read` as MLP_CI_TOKEN (GITHUB_TOKEN never may "
+                f"read teams), and check that {owner} has a team with the slug {slug}"
+            )
+            raise GitHubError(refusal.status, what, why=why, fix=fix) from refusal

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # How often a commit is made again because the branch moved meanwhile.
 MOVED_TRIES = 8
 PLAIN = ("100644", "100755")  # modes of files; 120000 is a link, 160000 a submodule
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's name for a folder with nothing in it
 _FOLDER = "040000"
 _COMMIT = re.compile(r"[0-9a-f]{40}")  # GitHub refuses branches of such a name
 
@@ -50,6 +51,10 @@ class Trees:
             raise
         return str(found["object"]["sha"])
 
+    def commit_of(self, ref: str) -> str | None:
+        """The commit that a branch or a whole hash names; None when there is no such branch."""
+        return ref if _COMMIT.fullmatch(ref) else self.head(ref)
+
     def commit(self, parent: str, files: Mapping[str, bytes], message: str) -> str:
         """A new commit on top of ``parent`` with ``files`` as they should be; no branch moves.
 
@@ -80,7 +85,26 @@ class Trees:
             except GitHubError as refusal:
                 if refusal.status != 422:  # 422: someone (or our own lost attempt) made it meanwhile
                     raise
-        self.wire.send("PATCH", self._path("refs", "heads", branch), purpose, {"sha": sha, "force": force}, needs=needs)
+        path = self._path("refs", "heads", branch)
+        if force:
+            self._force(branch, sha, path)
+        else:
+            self.wire.send("PATCH", path, purpose, {"sha": sha, "force": False}, needs=needs)
+
+    def _force(self, branch: str, sha: str, path: str) -> None:
+        """What somebody pushed on top of our lost attempt is not pushed away by the next."""
+        purpose = f"move the branch {branch}"
+        seen = self.head(branch)
+
+        def step() -> None:
+            here = self.head(branch)
+            if here not in (seen, sha):
+                what = f"somebody pushed to {branch} of {self.wire.place.full_name} at the same moment"
+                raise OutsideError(what, fix="run the same command again")
+            if here != sha:
+                self.wire.once("PATCH", path, purpose, body={"sha": sha, "force": True}, needs="contents: write")
+
+        self.wire.again(step, purpose)
 
     def add_commit(
         self, branch: str, make: Callable[[str], Mapping[str, bytes]], message: str, *, begin: bool = False
@@ -130,7 +154,7 @@ class Trees:
 
     def entry(self, ref: str, path: str) -> Entry | None:
         """What git has at ``path``, seen without following any link; GitHub's contents API follows them."""
-        here = ref if _COMMIT.fullmatch(ref) else self.head(ref)
+        here = self.commit_of(ref)
         *folders, name = path.split("/")
         for folder in folders:
             found = self._listing(here).get(folder) if here else None
@@ -138,6 +162,8 @@ class Trees:
         return self._listing(here).get(name) if here else None
 
     def _listing(self, sha: str) -> dict[str, Entry]:
+        if sha == EMPTY_TREE:
+            return {}
         if sha not in self._listings:
             try:
                 found = self.wire.get(self._path("trees", sha), "read the files of a commit")
@@ -159,6 +185,19 @@ class Trees:
         found = self.entry(commit, folder)
         inside = self._listing(found.sha) if found and found.mode == _FOLDER else {}
         return {f"{folder}/{name}": e.sha for name, e in inside.items() if e.mode in PLAIN}
+
+    def changed(self, before: str, after: str, folder: str = "") -> set[str]:
+        """Paths that differ between two commits (or trees), however many; a folder that is the same is not read."""
+        old, new = self._listing(before), self._listing(after)
+        paths: set[str] = set()
+        for name in {n for n in {*old, *new} if old.get(n) != new.get(n)}:
+            was, now, path = old.get(name), new.get(name), f"{folder}{name}"
+            if any(e and e.mode != _FOLDER for e in (was, now)):
+                paths.add(path)
+            under, over = (e.sha if e and e.mode == _FOLDER else EMPTY_TREE for e in (was, now))
+            if under != over:
+                paths |= self.changed(under, over, f"{path}/")
+        return paths
 
     def blob(self, sha: str, shown: str = "") -> bytes:
         """The content that a blob id names, checked against it; ``shown`` is what people call it."""
