@@ -216,7 +216,7 @@ def propose_version(job: Job, version: VersionFact, report: Report) -> None:
         report.findings.append(_said("promotion", Outcome.SKIP, message))
         return
     from mlp_ci.github import connect, platform_of
-    from mlp_ci.promote import propose
+    from mlp_ci.promote import Wish, propose
 
     hub = connect(place)
     if job.ctx.in_job and not _on_default_branch(job, hub):
@@ -231,7 +231,7 @@ def propose_version(job: Job, version: VersionFact, report: Report) -> None:
     platform = platform_of(job.ctx)
     stage = platform.stages[0].name
     try:
-        pull = propose(job.ctx, hub, job.tracking, platform, stage, version)
+        pull = propose(job.ctx, hub, job.tracking, platform, Wish(stage=stage, version=version))
     except NothingToDo as done:
         report.findings.append(_said("promotion", Outcome.PASS, done.what))
         return

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from mlp_ci import clock
 from mlp_ci.context import Context, GitHubPlace
 from mlp_ci.github import Hub, connect
 from mlp_ci.sandbox.forge import merging, pulls, repositories, reviews, seed
@@ -46,6 +50,9 @@ apiVersion: mlp-ci/v1
 organisation: acme
 stages: [{name: staging}, {name: production}]
 """
+# The first commit of every world, by fixed bytes at a fixed time: versions are registered once for many worlds.
+ROOT = "b97c0d0adb45c8ec4590c9e84cb475a2dfdf89aa"
+ROOT_FILES = {"train.py": b"print('trained')\n"}
 DIGESTS = {n: f"sha256:{n:064x}" for n in range(1, 10)}
 
 
@@ -64,7 +71,6 @@ def world_seed(*, tier: str = "standard", rules: tuple[SeedRule, ...] = (), stag
     files = {
         "model.yaml": MODEL_YAML.replace("tier: standard", f"tier: {tier}").encode(),
         "promotion.yaml": stages.encode() or promotion(),
-        "train.py": b"print('trained')\n",
     }
     return Seed(
         org="acme",
@@ -108,6 +114,7 @@ def register_versions(tracking_uri: str) -> Tracking:
         with TemporaryDirectory() as folder:
             file = Path(folder) / "evidence.json"
             file.write_text(json.dumps(evidence))
+            seen = hashlib.sha256(file.read_bytes()).hexdigest()
             tracking.log_file(run, file)
         tracking.set_status(run, "FINISHED", datetime(2013, 4, number, 0, 2, tzinfo=UTC))
         data = json.dumps({"data/train.parquet": f"md5:{number:032x}"})
@@ -117,8 +124,8 @@ def register_versions(tracking_uri: str) -> Tracking:
             {
                 "mlp.digest": DIGESTS[number],
                 "mlp.gate": gate,
-                "mlp.evidence": f"sha256:{number:064x}",
-                "mlp.commit": f"{number:040x}",
+                "mlp.evidence": f"sha256:{seen}",
+                "mlp.commit": ROOT,
                 "mlp.data": data,
             },
             "",
@@ -264,5 +271,22 @@ class World:
 def running_world(folder: Path, described: Seed | None = None, tracking_uri: str = "") -> Iterator[World]:
     faults = Faults()
     with ForgeServer(folder / "forge", wrap=faults) as server:
-        seed.apply(server.forge, described or world_seed())
+        plant(server.forge, folder, described or world_seed())
         yield World(server, faults, folder, tracking_uri)
+
+
+def plant(forge: Forge, folder: Path, described: Seed) -> None:
+    """Seed the forge; the model's repository begins with the same commit in every world."""
+    files = next(r.files for r in described.repos if r.name == MODEL)
+    seed.apply(
+        forge, replace(described, repos=tuple(replace(r, files={}) if r.name == MODEL else r for r in described.repos))
+    )
+    repo, carol = seed.repo_of(forge, f"acme/{MODEL}"), forge.store.user("carol")
+    assert carol is not None
+    still = folder / "clock"
+    still.write_text("2013-01-01T00:00:00+00:00")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(clock.ENV, str(still))
+        root = repositories.commit_files(forge, repo, Actor(carol), ROOT_FILES, "Begin")
+    assert root == ROOT
+    repositories.commit_files(forge, repo, Actor(carol), files, "Initial commit")

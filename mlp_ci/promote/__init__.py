@@ -9,16 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlp_ci.promote.case import Verdict
     from mlp_ci.promote.intent import verify_intent
     from mlp_ci.promote.judging import approvals
-    from mlp_ci.promote.policy import Verdict
-    from mlp_ci.promote.proposals import promote, propose
+    from mlp_ci.promote.proposals import Wish, promote, propose
     from mlp_ci.promote.rollback_record import record_rollback
 
-__all__ = ["Verdict", "approvals", "promote", "propose", "record_rollback", "verify_intent"]
+__all__ = ["Verdict", "Wish", "approvals", "promote", "propose", "record_rollback", "verify_intent"]
 
 _HOMES = {
-    "Verdict": "policy",
+    "Verdict": "case",
+    "Wish": "proposals",
     "approvals": "judging",
     "promote": "proposals",
     "propose": "proposals",

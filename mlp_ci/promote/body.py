@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.promote.requirement import requirement, tier_of
 from mlp_ci.report import Outcome, Table, markdown_cell, markdown_table
 from mlp_ci.spec import show_duration
 
@@ -24,6 +26,7 @@ class Asked:
     version: VersionFact
     now: StageEntry | None
     commit_url: str  # with {sha} where the commit goes
+    emergency: str = ""
 
 
 def promotion_body(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> str:
@@ -32,7 +35,8 @@ def promotion_body(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> 
     evidence = _evidence(tracking, version)
     current = _current(tracking, asked)
     shown = f"version **{current.number}**" if current else "nothing"
-    lines = [
+    lines = [f"> **Emergency**: {markdown_cell(asked.emergency)}", ""] if asked.emergency else []
+    lines += [
         (
             f"Asks for **{asked.model.name} {version.number}** in **{stage}**, which has {shown} now. "
             "Merging this deploys it."
@@ -44,7 +48,7 @@ def promotion_body(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> 
     metrics = _metrics_table(evidence, *_compared(evidence, tracking, asked.stage, current))
     gates = _gates_table(evidence)
     lines += [part for table in (metrics, gates) if table for part in (markdown_table(table), "")]
-    lines += [markdown_table(_lineage(asked, tracking, platform)), ""]
+    lines += [markdown_table(_lineage(asked, tracking, platform, current)), ""]
     if current:
         changes = _changes(version, current, tracking)
         if changes:
@@ -54,16 +58,23 @@ def promotion_body(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> 
 
 
 def _needs(asked: Asked, platform: PlatformSpec) -> str:
-    policy = platform.tiers.get(asked.model.tier)
-    count = policy.approvals.get(asked.stage, 0) if policy else 1
-    if count == 0:
-        merged = "and merges itself" if policy and policy.merge == "machine" else "somebody has to merge it"
-        return f"no approval: tier {asked.model.tier} asks for none in {asked.stage}; {merged}."
-    noun = "approval" if count == 1 else "approvals"
-    return (
-        f"{count} {noun} (tier {asked.model.tier}, {asked.stage}) of the newest commit, by people with write access "
-        "who did not write it."
+    if asked.emergency and platform.emergency:
+        return f"somebody of the team {platform.emergency.team}; in an emergency no other approval, but a review later."
+    tier = tier_of(platform, asked.model.name, asked.model.tier)
+    if tier not in platform.tiers:
+        return f"a tier that the platform knows; {tier} is none."
+    needs = requirement(platform, asked.model.promote, tier, asked.stage)
+    if needs.count == 0:
+        merged = "and merges itself" if needs.machine else "somebody has to merge it"
+        return f"no approval: tier {tier} asks for none in {asked.stage}; {merged}."
+    noun = "approval" if needs.count == 1 else "approvals"
+    text = (
+        f"{needs.count} {noun} (tier {tier}, {asked.stage}) of the newest commit, by people with write access "
+        "who did not write it"
     )
+    text += f", one of each team: {', '.join(needs.teams)}" if needs.teams else ""
+    text += f"; after {show_duration(needs.soak)} in the stage before" if needs.soak else ""
+    return f"{text}."
 
 
 def _current(tracking: Tracking, asked: Asked) -> VersionFact | None:
@@ -136,20 +147,29 @@ def _outcome(value: Any) -> Outcome | str:
     return Outcome(value) if value in [str(o) for o in Outcome] else str(value)
 
 
-def _lineage(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> Table:
+def _lineage(asked: Asked, tracking: Tracking, platform: PlatformSpec, current: VersionFact | None) -> Table:
     version = asked.version
     rows: list[tuple[str, str]] = [("version", f"{version.number}"), ("run", version.run_id)]
     rows += [("commit", version.commit[:12])] if version.commit else []
     rows += [(path, digest) for path, digest in version.data.items()]
-    run = _run(tracking, version)
-    seconds = float(run.tags.get("mlp.train_seconds", 0) or 0) if run else 0.0
-    if run and seconds:
-        from datetime import timedelta
-
-        price = platform.runners.get(run.tags.get("mlp.runner", ""))
-        spent = f", ${seconds / 3600 * price.usd_per_hour:.2f}" if price and price.usd_per_hour else ""
-        rows.append(("training", show_duration(timedelta(seconds=round(seconds))) + spent))
+    spent, before = (_training(tracking, v, platform) for v in (version, current))
+    if spent:
+        rows.append(("training", spent + (f" (version {current.number}: {before})" if current and before else "")))
+    if platform.serving.usd_per_hour:
+        hour = platform.serving.usd_per_hour
+        rows.append(("serving", f"${hour:.2f} an hour for each running version; both run while traffic moves"))
     return Table(title="Where it comes from", columns=("what", "which"), rows=tuple(rows))
+
+
+def _training(tracking: Tracking, version: VersionFact | None, platform: PlatformSpec) -> str:
+    """How long a version was trained and what that cost; empty where it is not known."""
+    run = _run(tracking, version) if version else None
+    seconds = float(run.tags.get("mlp.train_seconds", 0) or 0) if run else 0.0
+    if run is None or not seconds:
+        return ""
+    price = platform.runners.get(run.tags.get("mlp.runner", ""))
+    spent = f", ${seconds / 3600 * price.usd_per_hour:.2f}" if price and price.usd_per_hour else ""
+    return show_duration(timedelta(seconds=round(seconds))) + spent
 
 
 def _run(tracking: Tracking, version: VersionFact) -> RunFact | None:

@@ -1,107 +1,233 @@
-"""Everything the policy wants to know, asked of GitHub and of the registry and put into a :class:`Case`."""
+"""Everything the policy wants to know, asked of GitHub and of the registry once and put into a :class:`Case`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from mlp_ci import clock
 from mlp_ci.errors import InputError
-from mlp_ci.promote.policy import QUARANTINE, Case, Registered, latest_reviews
-from mlp_ci.spec import MODEL_FILE, PROMOTION_FILE, ModelSpec, PromotionSpec, StageEntry, parse_model, parse_promotion
+from mlp_ci.github import policy_at, policy_of
+from mlp_ci.promote.case import GUARDED, QUARANTINE, Case, Registered, Stay, Verdict
+from mlp_ci.promote.files import model_at, promotion_at
+from mlp_ci.promote.history import Change, History, of_quarantine
+from mlp_ci.promote.people import latest_reviews
+from mlp_ci.promote.policy import decide, decide_guarded, needed, strictest
+from mlp_ci.report import Outcome
+from mlp_ci.spec import MODEL_FILE, Promote, StageEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from mlp_ci.github import Hub, PullDetail, ReviewFact
-    from mlp_ci.spec import PlatformSpec
+    from mlp_ci.context import Context
+    from mlp_ci.github import Hub, Policy, PullDetail, PullHistory, ReviewFact
+    from mlp_ci.spec import ModelSpec, PromotionSpec
     from mlp_ci.tracking import Tracking
 
-
-def model_at(hub: Hub, ref: str) -> ModelSpec:
-    """model.yaml at a commit or branch."""
-    raw = hub.read_file(MODEL_FILE, ref)
-    if raw is None:
-        msg = f"there is no {MODEL_FILE} at {ref[:12]} of {hub.place.full_name}"
-        raise InputError(msg, fix="this command is for model repositories; `mlp-ci init` starts one")
-    return parse_model(raw)
+MERGE_PATIENCE = 6.0  # seconds that a job waits for GitHub to show a merge that it has just made
 
 
-def promotion_at(hub: Hub, ref: str, model: str) -> PromotionSpec:
-    """promotion.yaml at a commit or branch; an empty one for ``model`` where there is none."""
-    raw = hub.read_file(PROMOTION_FILE, ref)
-    if raw is None:
-        return PromotionSpec(apiVersion="mlp-ci/v1", model=model)  # type: ignore[call-arg]
-    return parse_promotion(raw)
+@dataclass(frozen=True, kw_only=True)
+class Basis:
+    """By what a pull request is judged: a policy, and the model's own model.yaml, from the same time."""
 
+    policy: Policy
+    model: ModelSpec | None
 
-def changed_stages(before: PromotionSpec, after: PromotionSpec) -> list[str]:
-    """The stages whose entry differs; with the pseudo-stage QUARANTINE when a quarantine is lifted."""
-    names = [*before.stages, *(s for s in after.stages if s not in before.stages)]
-    changed = [s for s in names if before.stages.get(s) != after.stages.get(s)]
-    kept = {q.digest for q in after.quarantine}
-    lifted = any(q.digest not in kept for q in before.quarantine)
-    return [*changed, *([QUARANTINE] if lifted else [])]
+    @property
+    def where(self) -> str:
+        """Where the policy was read, for people and for the record."""
+        return self.policy.source + (f" at {self.policy.commit[:12]}" if self.policy.commit else "")
 
+    @property
+    def own(self) -> Promote:
+        return self.model.promote if self.model else Promote()  # type: ignore[call-arg]
 
-def merged_result(now: PromotionSpec, parted: PromotionSpec, head: PromotionSpec) -> PromotionSpec:
-    """What the default branch (``now``) will say after a branch that ``parted`` and came to ``head`` is merged."""
-    stages = dict(now.stages)
-    for stage in changed_stages(parted, head):
-        if stage in head.stages:
-            stages[stage] = head.stages[stage]
-        else:
-            stages.pop(stage, None)
-    gone = {q.digest for q in parted.quarantine} - {q.digest for q in head.quarantine}
-    new = [q for q in head.quarantine if q.digest not in {p.digest for p in (*parted.quarantine, *now.quarantine)}]
-    quarantine = (*(q for q in now.quarantine if q.digest not in gone), *new)
-    return head.model_copy(update={"stages": stages, "quarantine": quarantine})
+    @property
+    def tier(self) -> str:
+        return self.model.tier if self.model else "standard"
 
 
 @dataclass
 class Gatherer:
     """Asks each question once. ``registry`` connects to MLflow, and only when a version has to be looked up."""
 
+    ctx: Context
     hub: Hub
-    platform: PlatformSpec
+    model: str
     registry: Callable[[], Tracking]
+    at: datetime = field(default_factory=clock.now)
     _tracking: Tracking | None = None
     _permissions: dict[str, str] = field(default_factory=dict)
+    _teams: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    @cached_property
+    def walk(self) -> History:
+        """The history of promotion.yaml on the default branch."""
+        return History(self.hub, self.model, MERGE_PATIENCE if self.ctx.in_job else 0.0)
+
+    # ------------------------------------------------------------ verdicts
+
+    def verdict(self, pull: PullDetail, stage: str, change: tuple[PromotionSpec, PromotionSpec], base: str) -> Verdict:
+        """The verdict on one stage; ``change`` is promotion.yaml on the default branch (at ``base``) without and with.
+
+        The policy and model.yaml as they were before the pull request was opened have to allow it, and so do those
+        of now (or of the merge): a rule that was loosened meanwhile does not help, and one that was made stricter
+        counts.
+        """
+        verdicts = []
+        for basis, plain in self._cases(pull, stage, change, base):
+            case = replace(plain, teams=self._members(plain))
+            verdicts.append(replace(decide(self._with_version(case, base)), policy=basis.where))
+        return strictest(verdicts)
+
+    def guarded_verdict(self, pull: PullDetail, paths: tuple[str, ...], base: str) -> Verdict:
+        """The verdict on a pull request that changes what promotions rely on."""
+        same = promotion_at(self.hub, base, self.model)
+        verdicts = []
+        for basis, plain in self._cases(pull, GUARDED, (same, same), base):
+            team = basis.policy.spec.platform_team
+            case = replace(plain, guarded=paths, teams={team: self._team(team)} if team else {})
+            verdicts.append(replace(decide_guarded(case), policy=basis.where))
+        return strictest(verdicts)
+
+    def _cases(
+        self, pull: PullDetail, stage: str, change: tuple[PromotionSpec, PromotionSpec], base: str
+    ) -> Iterator[tuple[Basis, Case]]:
+        """The case by each basis, without what only some rules ask for: teams and the version."""
+        history, reviews = self.hub.pull_history(pull), tuple(self.hub.reviews(pull.number))
+        before, after = change
+        for basis in self._bases(pull, base):
+            yield (
+                basis,
+                Case(
+                    stage=stage,
+                    tier=basis.tier,
+                    platform=basis.policy.spec,
+                    own=basis.own,
+                    repository=self.hub.place.full_name,
+                    default_branch=self.hub.default_branch,
+                    pull=pull,
+                    history=history,
+                    reviews=reviews,
+                    permissions=self._may(reviews, history),
+                    before=before.model_copy(update={"model": self.model}),
+                    after=after,
+                    at=self.at,
+                ),
+            )
+
+    def _bases(self, pull: PullDetail, base: str) -> list[Basis]:
+        """Before it was opened, and now (or at the merge); one where nothing changed between."""
+        parted = self.hub.merge_base(base, pull.head_sha)
+        then = policy_at(self.ctx, pull.created_at) if pull.created_at else policy_of(self.ctx)
+        now = policy_at(self.ctx, pull.merged_at) if pull.merged_at else policy_of(self.ctx)
+        older = Basis(policy=then, model=self._model(parted))
+        newer = Basis(policy=now, model=self._model(base))
+        same = (older.own, older.tier, then.spec) == (newer.own, newer.tier, now.spec)
+        return [newer] if same or older.model is None else [older, newer]
+
+    def _model(self, ref: str) -> ModelSpec | None:
+        return model_at(self.hub, ref) if self.hub.read_file(MODEL_FILE, ref) is not None else None
+
+    # ------------------------------------------------------------ people
+
+    def _may(self, reviews: tuple[ReviewFact, ...], history: PullHistory) -> dict[str, str]:
+        """What those may do whose review, or whose dismissal of one, could matter."""
+        people = [r.person for r in latest_reviews(reviews).values() if not r.bot]
+        people += [d.by for d in history.dismissals if not d.by_bot]
+        for person in people:
+            if person and person not in self._permissions:
+                self._permissions[person] = self.hub.permission(person)
+        return self._permissions
+
+    def _members(self, case: Case) -> dict[str, frozenset[str]]:
+        """The teams that this case asks for."""
+        needs, _ = needed(case)
+        teams = list(needs.teams)
+        emergency = case.platform.emergency
+        if emergency and case.entry and case.entry.emergency:
+            teams.append(emergency.team)
+        return {team: self._team(team) for team in teams}
+
+    def _team(self, slug: str) -> frozenset[str]:
+        if slug not in self._teams:
+            self._teams[slug] = self.hub.team_members(slug)
+        return self._teams[slug]
+
+    # ------------------------------------------------------------ the version
 
     def tracking(self) -> Tracking:
         if self._tracking is None:
             self._tracking = self.registry()
         return self._tracking
 
-    def registered(self, model: str, entry: StageEntry | None) -> Registered:
+    def _with_version(self, case: Case, base: str) -> Case:
+        if case.stage == QUARANTINE or case.entry is None:
+            return case
+        entry = case.entry
+        return replace(
+            case,
+            registered=self.registered(entry),
+            stay=self.stay(case, entry),
+            lifted=self.lifted(entry.digest, base),
+        )
+
+    def registered(self, entry: StageEntry) -> Registered:
         """What the registry knows of the version that ``entry`` names."""
-        if entry is None:
+        found = self.tracking().find_version(self.model, entry.version)
+        if found is None:
             return Registered(exists=False)
         try:
-            found = self.tracking().version(model, entry.version)
+            evidence = self.tracking().read_bytes(found.run_id, "evidence.json")
+            digest = f"sha256:{hashlib.sha256(evidence).hexdigest()}"
         except InputError:
-            return Registered(exists=False)
-        return Registered(exists=True, gate=found.gate, digest=found.digest, evidence=found.evidence)
-
-    def permissions(self, reviews: tuple[ReviewFact, ...]) -> dict[str, str]:
-        """What those whose review could matter may do."""
-        for review in latest_reviews(reviews).values():
-            if review.person and not review.bot and review.person not in self._permissions:
-                self._permissions[review.person] = self.hub.permission(review.person)
-        return self._permissions
-
-    def case(self, pull: PullDetail, stage: str, model: ModelSpec, change: tuple[PromotionSpec, PromotionSpec]) -> Case:
-        """The case of one stage; ``change`` is promotion.yaml on the default branch without and with it."""
-        before, after = change
-        reviews = tuple(self.hub.reviews(pull.number))
-        return Case(
-            stage=stage,
-            tier=model.tier,
-            platform=self.platform,
-            default_branch=self.hub.default_branch,
-            pull=pull,
-            reviews=reviews,
-            permissions=self.permissions(reviews),
-            before=before.model_copy(update={"model": model.name}),
-            after=after,
-            registered=self.registered(model.name, after.stages.get(stage)),
+            digest = ""
+        branch = self.hub.default_branch
+        return Registered(
+            exists=True,
+            gate=found.gate,
+            digest=found.digest,
+            evidence=found.evidence,
+            evidence_found=digest,
+            commit=found.commit,
+            commit_known=bool(found.commit) and self.hub.is_ancestor(found.commit, branch),
+            data=bool(found.data) and all(found.data.values()),
         )
+
+    def stay(self, case: Case, entry: StageEntry) -> Stay:
+        """How long the stage before has had these bytes, by the deployments that GitHub has on record."""
+        needs, unknown = needed(case)
+        earlier = case.platform.stage_before(case.stage) if not unknown else None
+        if earlier is None or not needs.soak:
+            return Stay()
+        longest, since = Stay().longest, None
+        until = self.at
+        for deployment in self.hub.deployments(earlier.name):  # newest first; only times that GitHub itself wrote
+            began = datetime.fromisoformat(deployment.created)
+            if deployment.payload.get("digest") == entry.digest and deployment.state in ("success", "inactive"):
+                longest = max(longest, until - began)
+                since = began if until == self.at else since
+            until = began
+        return Stay(longest=longest, since=since)
+
+    def lifted(self, digest: str, base: str) -> str:
+        """What is wrong with the lift of these bytes' quarantine; empty where they never were in one, or still are."""
+        change = self.walk.last_change(of_quarantine(digest), base)
+        if change is None or digest in {q.digest for q in change.after.quarantine}:
+            return ""
+        sha = change.commit.sha[:12]
+        if change.pull is None:
+            return f"the quarantine of these bytes was lifted by {sha} without a merged pull request"
+        verdict = self._lift(change)
+        if verdict.allowed:
+            return ""
+        why = next(r.message for r in verdict.reasons if r.outcome is Outcome.FAIL)
+        return f"the quarantine of these bytes was lifted in #{change.pull.number}, which was not allowed: {why}"
+
+    def _lift(self, change: Change) -> Verdict:
+        assert change.pull is not None
+        return self.verdict(change.pull, QUARANTINE, (change.before, change.after), change.commit.parents[0])

@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlp_ci.errors import EXIT_OK, InputError, NotApproved, OutsideError, SpecError
+from mlp_ci.errors import EXIT_OK, InputError, MlpError, NotApproved, SpecError
 from mlp_ci.github import GitHubError, connect, policy_of
-from mlp_ci.promote.gather import Gatherer, changed_stages, merged_result, model_at, promotion_at
-from mlp_ci.promote.policy import APPROVALS, QUARANTINE, Verdict, decide
-from mlp_ci.report import Finding, Outcome, Report, Table, markdown_cell, markdown_table
+from mlp_ci.progress import doing
+from mlp_ci.promote.case import Verdict
+from mlp_ci.promote.files import changed_stages, merged_result, model_at, promotion_at
+from mlp_ci.promote.gather import Gatherer
+from mlp_ci.promote.guarded import guarded_changes
+from mlp_ci.promote.telling import MARKER, STATUS, comment, explained, status_of, summary, title_of, verdict_table
+from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.spec import MODEL_FILE, PROMOTION_FILE
 
 if TYPE_CHECKING:
@@ -19,61 +23,111 @@ if TYPE_CHECKING:
     from mlp_ci.spec import PlatformSpec
     from mlp_ci.tracking import Tracking
 
-STATUS = "mlp-ci/approvals"
-MARKER = "mlp-ci approvals"
 DEPLOY_WORKFLOW = "deploy.yml"
+# Events that are about no pull request: then all that are open are judged.
+UNASKED_EVENTS = ("schedule", "workflow_dispatch")
 
 
-def approvals(ctx: Context, *, pr: int | None, commit: str | None) -> Report:
-    """Judge a promotion pull request. In a job it sets the status and the comment and exits 0: the status says it."""
+def approvals(
+    ctx: Context, *, pr: int | None, commit: str | None, everything: bool = False, explain: bool = False
+) -> Report:
+    """Judge a promotion pull request. In a job it sets the status and the comment and exits 0: the status says it.
+
+    ``everything`` (and a job that no pull request started) judges all that are open, so that a green status does not
+    outlive what it was given for.
+    """
     hub = connect(ctx.require_github("judging a promotion"))
-    pull = hub.pull(_number(ctx, hub, pr, commit))
-    if PROMOTION_FILE not in pull.files:
-        return _not_a_promotion(ctx, hub, pull)
-    policy = policy_of(ctx)
-    platform, source = policy.spec, policy.source
+    event = ctx.github.event_name if ctx.github else ""
+    if everything or (pr is None and not commit and ctx.in_job and event in UNASKED_EVENTS):
+        return _judge_all(ctx, hub)
+    return _judge_one(ctx, hub, _number(ctx, hub, pr, commit), explain=explain)
+
+
+def _judge_all(ctx: Context, hub: Hub) -> Report:
+    """Every open pull request into the default branch, each on its own: one that fails leaves the others judged."""
+    reports, failures = [], []
+    for number in sorted(hub.open_pulls()):
+        doing(f"judging #{number}")
+        try:
+            reports.append(_judge_one(ctx, hub, number))
+        except MlpError as error:
+            failures.append(replace_subject(error, number))
+    judged = [r for r in reports if r.outcome is not Outcome.SKIP]
+    approved = [r for r in judged if r.outputs["approved"] == "true"]
+    headline = f"{len(judged)} open promotions judged, {len(approved)} approved"
+    headline += f"; {len(failures)} could not be judged" if failures else ""
+    return Report(
+        command="approvals",
+        headline=headline,
+        outcome=Outcome.FAIL if failures else Outcome.PASS,
+        findings=[*(f for r in judged for f in r.findings), *failures],
+        tables=[t for r in judged for t in r.tables],
+        outputs={"approved": "true" if len(approved) == len(judged) and not failures else "false"},
+        data={"pull_requests": [r.data for r in judged]},
+        links=[link for r in judged for link in r.links],
+        exit_code=7 if failures else EXIT_OK,
+    )
+
+
+def replace_subject(error: MlpError, number: int) -> Finding:
+    """An error about one pull request, as a finding among the others."""
+    what = f"#{number} could not be judged: {error.what}"
+    return Finding(check="judged", outcome=Outcome.FAIL, message=what, fix=error.fix, subject=f"#{number}")
+
+
+def _judge_one(ctx: Context, hub: Hub, number: int, *, explain: bool = False) -> Report:
+    pull = hub.pull(number)
     try:
-        verdicts = judge(ctx, hub, platform, pull)
-    except OutsideError as error:
-        if ctx.in_job:
+        verdicts = judge(ctx, hub, pull)
+    except MlpError as error:
+        if ctx.in_job and PROMOTION_FILE in pull.files:
             hub.set_status(pull.head_sha, "error", STATUS, f"could not be judged: {error.what}", hub.place.run_url)
         raise
     if not verdicts:
         return _not_a_promotion(ctx, hub, pull)
-    report = _report(pull, verdicts, source)
+    report = _report(pull, verdicts, explain=explain)
     if ctx.in_job:
-        _publish(hub, pull, verdicts, source)
+        _publish(hub, pull, verdicts)
         report.exit_code = EXIT_OK
-        _merge_by_machine(ctx, hub, platform, pull, verdicts, report)
+        _merge_by_machine(hub, pull, verdicts, report)
     elif report.outcome is Outcome.FAIL:
         report.exit_code = NotApproved.exit_code
     return report
 
 
-def judge(ctx: Context, hub: Hub, platform: PlatformSpec, pull: PullDetail) -> list[Verdict]:
-    """A verdict for every stage that the pull request changes; by the model's tier as the default branch has it."""
-
-    def registry() -> Tracking:
-        from mlp_ci.tracking import connect as connect_tracking
-
-        return connect_tracking(ctx, platform)
-
+def judge(ctx: Context, hub: Hub, pull: PullDetail) -> list[Verdict]:
+    """A verdict for every stage that the pull request changes, and one if it changes what promotions rely on."""
     base = hub.head(hub.default_branch)
     if pull.state == "merged" and pull.merge_commit_sha:
         base = hub.commit(pull.merge_commit_sha).parents[0]
-    if hub.read_file(MODEL_FILE, base) is None:
-        return _founding(hub, pull)
-    model = model_at(hub, base)
+    name = model_at(hub, base).name if hub.read_file(MODEL_FILE, base) is not None else ""
+    platform = policy_of(ctx).spec
+    gatherer = Gatherer(ctx, hub, name or "new", lambda: _registry(ctx, platform))
+    verdicts: list[Verdict] = []
+    if PROMOTION_FILE in pull.files:
+        verdicts += _judge_promotion(gatherer, pull, base) if name else _founding(hub, pull)
+    guarded = guarded_changes(hub, pull.files, base, pull.head_sha)
+    if guarded and (name or PROMOTION_FILE not in pull.files):
+        verdicts.append(gatherer.guarded_verdict(pull, guarded, base))
+    return verdicts
+
+
+def _registry(ctx: Context, platform: PlatformSpec) -> Tracking:
+    from mlp_ci.tracking import connect as connect_tracking
+
+    return connect_tracking(ctx, platform)
+
+
+def _judge_promotion(gatherer: Gatherer, pull: PullDetail, base: str) -> list[Verdict]:
+    hub, name = gatherer.hub, gatherer.model
     try:
-        now = promotion_at(hub, base, model.name)
-        parted = promotion_at(hub, hub.merge_base(base, pull.head_sha), model.name)
-        head = promotion_at(hub, pull.head_sha, model.name)
-    except SpecError as error:
+        now = promotion_at(hub, base, name)
+        parted = promotion_at(hub, hub.merge_base(base, pull.head_sha), name)
+        head = promotion_at(hub, pull.head_sha, name)
+    except (SpecError, InputError) as error:
         return [_unreadable(pull, error)]
-    gatherer = Gatherer(hub, platform, registry)
     after = merged_result(now, parted, head)
-    stages = changed_stages(parted, head)
-    return [decide(gatherer.case(pull, stage, model, (now, after))) for stage in stages]
+    return [gatherer.verdict(pull, stage, (now, after), base) for stage in changed_stages(parted, head)]
 
 
 def _founding(hub: Hub, pull: PullDetail) -> list[Verdict]:
@@ -119,7 +173,10 @@ def _not_a_promotion(ctx: Context, hub: Hub, pull: PullDetail) -> Report:
     return Report(command="approvals", headline=headline, outcome=Outcome.SKIP, outputs={"approved": "true"})
 
 
-def _unreadable(pull: PullDetail, error: SpecError) -> Verdict:
+def _unreadable(pull: PullDetail, error: SpecError | InputError) -> Verdict:
+    if not isinstance(error, SpecError):
+        finding = Finding(check="readable", outcome=Outcome.FAIL, message=error.what, fix=error.fix)
+        return Verdict(allowed=False, reasons=[finding], stage=PROMOTION_FILE, commit=pull.head_sha, pull=pull.number)
     problem = error.problems[0]
     finding = Finding(
         check="readable",
@@ -136,32 +193,27 @@ def _unreadable(pull: PullDetail, error: SpecError) -> Verdict:
 # ---------------------------------------------------------------- saying it
 
 
-def _title(verdict: Verdict) -> str:
-    if verdict.stage in (QUARANTINE, PROMOTION_FILE):
-        return verdict.stage
-    return f"version {verdict.entry.version} to {verdict.stage}" if verdict.entry else f"{verdict.stage} to run nothing"
-
-
-def _report(pull: PullDetail, verdicts: list[Verdict], source: str) -> Report:
+def _report(pull: PullDetail, verdicts: list[Verdict], *, explain: bool) -> Report:
     approved = all(v.allowed for v in verdicts)
     findings = []
     for verdict in verdicts:
         for reason in verdict.reasons:
-            severity = "notice" if verdict.waiting and reason.check == APPROVALS else reason.severity
+            severity = "notice" if verdict.waiting and reason.outcome is Outcome.FAIL else reason.severity
             findings.append(replace(reason, subject=verdict.stage, severity=severity))
-    titles = ", ".join(_title(v) for v in verdicts)
+    titles = ", ".join(title_of(v) for v in verdicts)
     headline = f"#{pull.number} ({titles}) is {'approved' if approved else 'not approved'}: {summary(verdicts)}"
+    tables = [verdict_table(v) for v in verdicts]
     return Report(
         command="approvals",
         headline=headline,
         outcome=Outcome.PASS if approved else Outcome.FAIL,
         findings=findings,
-        tables=[_table(v) for v in verdicts],
+        tables=[*tables, *(explained(verdicts) if explain else [])],
         outputs={"approved": "true" if approved else "false"},
         data={
             "pull_request": pull.number,
             "head": pull.head_sha,
-            "policy": source,
+            "policy": verdicts[0].policy,
             "stages": {
                 v.stage: {"allowed": v.allowed, "needed": v.needed, "approvers": list(v.approvers)} for v in verdicts
             },
@@ -170,67 +222,20 @@ def _report(pull: PullDetail, verdicts: list[Verdict], source: str) -> Report:
     )
 
 
-def summary(verdicts: list[Verdict]) -> str:
-    """One line for a commit status."""
-    failed = [r for v in verdicts for r in v.reasons if r.outcome is Outcome.FAIL]
-    if failed:
-        # What nobody can approve away comes first.
-        failed.sort(key=lambda r: r.check == APPROVALS)
-        more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-        return failed[0].message + more
-    people = list(dict.fromkeys(a for v in verdicts for a in v.approvers))
-    return f"approved by {', '.join(people)}" if people else "all rules hold; no approval needed"
-
-
-def _table(verdict: Verdict) -> Table:
-    rows = tuple((r.check, r.outcome, r.message) for r in verdict.reasons)
-    return Table(title=_title(verdict), columns=("rule", "result", "reason"), rows=rows)
-
-
-def _publish(hub: Hub, pull: PullDetail, verdicts: list[Verdict], source: str) -> None:
-    if all(v.allowed for v in verdicts):
-        state = "success"
-    elif all(v.allowed or v.waiting for v in verdicts):
-        state = "pending"
-    else:
-        state = "failure"
-    hub.set_status(pull.head_sha, state, STATUS, summary(verdicts), hub.place.run_url or pull.url)
-    hub.sticky_comment(pull.number, MARKER, comment(hub, pull, verdicts, source))
-
-
-def comment(hub: Hub, pull: PullDetail, verdicts: list[Verdict], source: str) -> str:
-    """The one comment: the verdict, who still has to approve what, and every rule."""
-    lines = []
-    for verdict in verdicts:
-        said = "approved" if verdict.allowed else "waiting" if verdict.waiting else "not allowed"
-        symbol = "✅" if verdict.allowed else "⏳" if verdict.waiting else "❌"
-        lines += [f"### {symbol} {_title(verdict)}: {said}", ""]
-        lines += [f"- **{r.check}**: {markdown_cell(r.message)}" for r in verdict.reasons if r.outcome is Outcome.FAIL]
-        lines += [f"  → {markdown_cell(r.fix)}" for r in verdict.reasons if r.outcome is Outcome.FAIL and r.fix][:1]
-        table = markdown_table(replace(_table(verdict), title=""))
-        lines += ["", "<details><summary>Every rule</summary>", "", table, "", "</details>", ""]
-    run = f" · [run]({hub.place.run_url})" if hub.place.run_url else ""
-    lines.append(
-        f"<sub>For commit {pull.head_sha[:12]}, by the policy of {markdown_cell(source)}. An approval counts for this "
-        f"commit only. `mlp-ci deploy` checks the same again after the merge.{run}</sub>"
-    )
-    return "\n".join(lines) + "\n"
+def _publish(hub: Hub, pull: PullDetail, verdicts: list[Verdict]) -> None:
+    hub.set_status(pull.head_sha, status_of(verdicts), STATUS, summary(verdicts), hub.place.run_url or pull.url)
+    hub.sticky_comment(pull.number, MARKER, comment(hub.place.run_url, pull, verdicts))
 
 
 # ---------------------------------------------------------------- tier low
 
 
-def _merge_by_machine(
-    ctx: Context, hub: Hub, platform: PlatformSpec, pull: PullDetail, verdicts: list[Verdict], report: Report
-) -> None:
+def _merge_by_machine(hub: Hub, pull: PullDetail, verdicts: list[Verdict], report: Report) -> None:
     """Merge what the policy lets a machine merge, and say so; being refused is news, not a failure."""
-    model = model_at(hub, hub.default_branch)
-    policy = platform.tiers.get(model.tier)
     ours = pull.head_repo.lower() == hub.place.full_name.lower()  # GitHub ignores case in names
-    machine = policy is not None and policy.merge == "machine" and ours and pull.state == "open"
-    if not machine or QUARANTINE in [v.stage for v in verdicts] or not all(v.allowed for v in verdicts):
+    if not (ours and pull.state == "open" and all(v.allowed and v.machine for v in verdicts)):
         return
-    said = f"Approved and merged by mlp-ci: tier {model.tier} lets a machine merge, and every gate passed."
+    said = "Approved and merged by mlp-ci: the tier lets a machine merge, and every gate passed."
     try:
         hub.approve(pull.number, pull.head_sha, said)
     except GitHubError as refusal:
@@ -244,7 +249,7 @@ def _merge_by_machine(
         finding = Finding(check="machine-merge", outcome=Outcome.FAIL, severity="warning", message=said, fix=fix)
         report.findings.append(finding)
         return
-    report.headline = f"#{pull.number} is approved and merged by the machine: tier {model.tier}, every gate passed"
+    report.headline = f"#{pull.number} is approved and merged by the machine: its tier lets it, and every gate passed"
     report.findings.append(Finding(check="machine-merge", outcome=Outcome.PASS, message=f"merged as {merged[:12]}"))
     report.data["merged"] = merged
     _start_deploy(hub, report)

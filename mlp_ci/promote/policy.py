@@ -1,322 +1,202 @@
 """May this promotion go ahead? A pure function from what is known to a verdict with a reason for every rule.
 
-No clock, no network, no file: everything it may know is in the :class:`Case`.
+No clock, no network, no file: everything it may know is in the :class:`Case`. The rules, for one stage entry that a
+pull request changes:
 
-The rules, for one stage entry that a pull request changes:
+- the pull request comes from a branch of this repository, is open or merged, goes to the default branch, is no draft,
+  changes promotion.yaml alone, and in it one stage's entry (or lifts a quarantine);
+- GitHub knows everybody who worked on it: author, committer and co-authors of every commit, and who pushed them;
+- enough people approved exactly this head, since it was last reopened or got another base, and each team that the
+  policy names is among them. A person counts when they may write to the repository, are no bot, may approve, and did
+  not work on it. Of each person only the latest review with a verdict counts: a dismissed review is no approval, and
+  it never brings an older one back;
+- nobody with write access has asked for changes as their latest word, unless an admin dismissed that;
+- the version exists, passed its gate, has the digest and the evidence that the file names, and a complete lineage;
+- the digest is not quarantined, and if it once was, the lift was approved in a pull request of its own;
+- in every stage but the first, the version and its digest are what the stage before has, and have been for its soak;
+- no freeze holds.
 
-- the pull request is open or merged, goes to the default branch, is no draft, changes promotion.yaml alone, and in
-  it one stage's entry (or lifts a quarantine);
-- every commit in it is by somebody GitHub knows, so that nobody approves their own work under another address;
-- enough people approved exactly this head. A person counts when they may write to the repository, are no bot, and
-  are neither the author of the pull request nor author or committer of a commit in it. Of each person only the latest
-  review with a verdict counts: a dismissed review is no approval, and it never brings an older one back;
-- nobody with write access has asked for changes as their latest word, about whatever commit;
-- the version exists, passed its gate, has evidence, and has the digest that the file names;
-- the digest is quarantined neither before nor after the pull request: a lift is a pull request of its own;
-- in every stage but the first, the version and its digest are what the stage before has on the default branch.
+In an emergency somebody of the emergency team may do without approvals, order, soak and freezes; nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from mlp_ci.github.facts import WEB_FLOW, PullDetail, ReviewFact
+from mlp_ci.promote.case import EMERGENCY, GUARDED, PROMOTION, QUARANTINE, Case, Verdict, failed, passed
+from mlp_ci.promote.people import counted_approvers, members, own_people, people_rules
+from mlp_ci.promote.requirement import Requirement, requirement, tier_of
+from mlp_ci.promote.version_rules import entry_rules
 from mlp_ci.report import Finding, Outcome
-from mlp_ci.spec import PROMOTION_FILE, PlatformSpec, PromotionSpec, StageEntry
+from mlp_ci.spec import PROMOTION_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-# The pseudo-stage of a pull request that lifts a quarantine; a space, so that no real stage can have this name.
-QUARANTINE = "quarantine lift"
-APPROVALS = "approvals"
-WRITERS = ("write", "maintain", "admin")
-OPINIONS = ("APPROVED", "CHANGES_REQUESTED", "DISMISSED")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Registered:
-    """What the registry knows of the version; ``exists`` false when it knows none of that number."""
-
-    exists: bool
-    gate: str = ""
-    digest: str = ""
-    evidence: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """Everything that :func:`decide` may know. ``before`` and ``after``: promotion.yaml without and with the change.
-
-    ``permissions`` holds what each reviewer may do (login → admin, write, read or none); a login that is not in it
-    may do nothing.
-    """
-
-    stage: str
-    tier: str
-    platform: PlatformSpec
-    default_branch: str
-    pull: PullDetail
-    reviews: tuple[ReviewFact, ...]
-    permissions: Mapping[str, str]
-    before: PromotionSpec
-    after: PromotionSpec
-    registered: Registered = field(default_factory=lambda: Registered(exists=False))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """``allowed`` when no reason fails. ``commit`` and ``pull`` are what the verdict is about.
-
-    ``entry`` is None when the stage is to run nothing (or the pull request lifts a quarantine).
-    """
-
-    allowed: bool
-    reasons: list[Finding]
-    stage: str
-    entry: StageEntry | None = None
-    commit: str = ""
-    pull: int | None = None
-    needed: int = 0
-    approvers: tuple[str, ...] = ()
-
-    @property
-    def waiting(self) -> bool:
-        """Whether approvals are all that is missing."""
-        failed = {r.check for r in self.reasons if r.outcome is Outcome.FAIL}
-        return failed == {APPROVALS}
+    from collections.abc import Iterator
 
 
 def decide(case: Case) -> Verdict:
     """The verdict on one stage entry of one pull request."""
-    entry = case.after.stages.get(case.stage)
-    needed, unknown = approvals_needed(case)
-    reasons = [*unknown, *_pull_rules(case), *_history_rules(case)]
-    approvers = counted_approvers(case)
-    reasons += _people_rules(case, needed, approvers)
+    needs, unknown = needed(case)
+    approvers = counted_approvers(case, needs)
+    emergency = case.entry.emergency if case.entry and case.stage != QUARANTINE else ""
+    waived = f"waived in an emergency: {emergency}" if emergency else ""
+    reasons = [*unknown, *_pull_rules(case), *_author_rules(case)]
+    if emergency:
+        reasons.append(_emergency_rule(case, approvers))
+    reasons += people_rules(case, needs, approvers, waived=waived)
+    reasons += [Finding(check="stricter", outcome=Outcome.SKIP, message=m, severity="notice") for m in needs.laxer]
     if case.stage != QUARANTINE and not unknown:
-        reasons += _entry_rules(case, entry)
+        reasons += entry_rules(case, needs, waived=waived)
+    return _verdict(case, needs, reasons, approvers, EMERGENCY if emergency else PROMOTION)
+
+
+def decide_guarded(case: Case) -> Verdict:
+    """The verdict on a pull request that changes what promotions rely on: the platform team has to approve it."""
+    team = case.platform.platform_team
+    if team is None:
+        shown = ", ".join(case.guarded[:3])
+        what = f"it changes {shown}, and platform.yaml names no platform_team that would have to approve that"
+        reason = Finding(check="guarded-files", outcome=Outcome.SKIP, message=what, severity="warning")
+        return _verdict(case, Requirement(tier=case.tier, count=0), [reason], ())
+    needs = Requirement(
+        tier=case.tier,
+        count=1,
+        teams=(team,),
+        cannot_approve=frozenset(who.lower() for who in (*case.platform.cannot_approve, *case.own.cannot_approve)),
+    )
+    approvers = counted_approvers(case, needs)
+    reasons = [passed("guarded-files", f"it changes {', '.join(case.guarded[:5])}"), *_place_rules(case)]
+    reasons += [*_author_rules(case), *people_rules(case, needs, approvers)]
+    return _verdict(case, needs, reasons, approvers)
+
+
+def strictest(verdicts: list[Verdict]) -> Verdict:
+    """One verdict of several on the same case by different policies: all have to allow it."""
+    refused = [v for v in verdicts if not v.allowed]
+    chosen = refused[0] if refused else verdicts[-1]
+    if len(verdicts) == 1:
+        return chosen
+    what = f"the policy changed while this was open; both have to allow it, and by {chosen.policy} it is "
+    what += "not allowed" if refused else "allowed too"
+    note = Finding(check="policy", outcome=Outcome.SKIP, message=what, severity="notice")
+    return replace(chosen, reasons=[*chosen.reasons, note])
+
+
+def needed(case: Case) -> tuple[Requirement, list[Finding]]:
+    """What the policy asks for; with a finding where it does not know the tier or the stage."""
+    tier, platform = tier_of(case.platform, case.before.model, case.tier), case.platform
+    if tier not in platform.tiers:
+        known = ", ".join(platform.tiers)
+        what = f"the platform has no tier {tier}; it has {known}"
+        return Requirement(tier=tier, count=1), [failed("tier", what, fix="mend tier in model.yaml")]
+    if case.stage not in platform.stage_names() and case.stage not in (QUARANTINE, GUARDED):
+        known = ", ".join(platform.stage_names())
+        what = f"the platform has no stage {case.stage}; it has {known}"
+        return Requirement(tier=tier, count=1), [failed("stage", what, fix=f"use one of {known}")]
+    return requirement(platform, case.own, tier, case.stage), []
+
+
+def _verdict(
+    case: Case, needs: Requirement, reasons: list[Finding], approvers: tuple[str, ...], kind: str = PROMOTION
+) -> Verdict:
     return Verdict(
         allowed=all(r.outcome is not Outcome.FAIL for r in reasons),
         reasons=reasons,
         stage=case.stage,
-        entry=entry,
+        entry=case.entry,
         commit=case.pull.head_sha,
         pull=case.pull.number,
-        needed=needed,
+        needed=0 if kind == EMERGENCY else needs.count,
         approvers=approvers,
+        author=case.pull.author,
+        merged_by=case.pull.merged_by,
+        kind=kind,
+        machine=needs.machine and kind == PROMOTION,
     )
-
-
-def approvals_needed(case: Case) -> tuple[int, list[Finding]]:
-    """How many approvals the tier asks for in the stage; with a finding where the policy does not know one of them."""
-    policy = case.platform.tiers.get(case.tier)
-    if policy is None:
-        known = ", ".join(case.platform.tiers)
-        return 1, [
-            _fail("tier", f"the platform has no tier {case.tier}; it has {known}", fix="mend tier in model.yaml")
-        ]
-    if case.stage == QUARANTINE:
-        return max(1, *policy.approvals.values()), []
-    if case.stage not in case.platform.stage_names():
-        known = ", ".join(case.platform.stage_names())
-        return 1, [_fail("stage", f"the platform has no stage {case.stage}; it has {known}", fix=f"use one of {known}")]
-    return policy.approvals[case.stage], []
 
 
 # ---------------------------------------------------------------- the pull request
 
 
-def _pull_rules(case: Case) -> Iterable[Finding]:
+def _pull_rules(case: Case) -> Iterator[Finding]:
     pull = case.pull
     others = [f for f in pull.files if f != PROMOTION_FILE]
-    if not pull.complete:
-        yield _fail("whole", "GitHub does not list all commits and files of this pull request", fix=_FRESH)
     if others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         fix = f"move {shown} to a pull request of its own"
-        yield _fail("one-file", f"a promotion changes {PROMOTION_FILE} alone; this one also changes {shown}", fix=fix)
+        yield failed("one-file", f"a promotion changes {PROMOTION_FILE} alone; this one also changes {shown}", fix=fix)
     else:
-        yield _pass("one-file", f"it changes {PROMOTION_FILE} alone")
-    if pull.base_ref != case.default_branch:
-        fix = f"change its base to {case.default_branch}"
-        yield _fail("base", f"it goes to {pull.base_ref}; only {case.default_branch} is deployed", fix=fix)
-    if pull.state == "closed":
-        yield _fail("state", "it was closed without a merge", fix="reopen it, or run `mlp-ci promote` again")
-    if pull.draft and pull.state == "open":
-        yield _fail("state", "it is a draft", fix="mark it as ready for review")
+        yield passed("one-file", f"it changes {PROMOTION_FILE} alone")
+    yield from _place_rules(case)
     stages = {*case.before.stages, *case.after.stages}
     also = [s for s in sorted(stages) if s != case.stage and case.before.stages.get(s) != case.after.stages.get(s)]
     if also:
         fix = "promote to one stage at a time"
-        yield _fail("one-entry", f"it also changes {', '.join(also)}", fix=fix)
+        yield failed("one-entry", f"it also changes {', '.join(also)}", fix=fix)
     if case.after.model != case.before.model:
         what = f"it changes the model's name from {case.before.model} to {case.after.model}"
-        yield _fail("model", what, fix=f"keep `model: {case.before.model}`")
+        yield failed("model", what, fix=f"keep `model: {case.before.model}`")
 
 
-def _history_rules(case: Case) -> Iterable[Finding]:
+def _place_rules(case: Case) -> Iterator[Finding]:
+    """Where it comes from, where it goes, and whether GitHub shows all of it."""
+    pull = case.pull
+    if not pull.complete:
+        yield failed("whole", "GitHub does not list all commits and files of this pull request", fix=_FRESH)
+    if pull.head_repo.lower() != case.repository.lower():
+        what = f"it comes from {pull.head_repo or 'a repository that is gone'}, where GitHub does not record who pushed"
+        yield failed("same-repository", what, fix=f"push the branch to {case.repository}, and open it from there")
+    if pull.base_ref != case.default_branch:
+        fix = f"change its base to {case.default_branch}"
+        yield failed("base", f"it goes to {pull.base_ref}; only {case.default_branch} is deployed", fix=fix)
+    if pull.state == "closed":
+        yield failed("state", "it was closed without a merge", fix="reopen it, or run `mlp-ci promote` again")
+    if pull.draft and pull.state == "open":
+        yield failed("state", "it is a draft", fix="mark it as ready for review")
+
+
+def _author_rules(case: Case) -> Iterator[Finding]:
+    """GitHub knows everybody who worked on it; somebody unknown could be one of those who approve."""
     unknown = [c.sha[:12] for c in case.pull.commits if not c.author or not c.committer]
+    fix = "commit with an address of your GitHub account, or run `mlp-ci promote` again"
     if unknown:
-        what = f"GitHub does not know who wrote {', '.join(unknown)}"
-        fix = "commit with an address of your GitHub account, or run `mlp-ci promote` again"
-        yield _fail("commit-authors", what, fix=fix)
+        yield failed("commit-authors", f"GitHub does not know who wrote {', '.join(unknown)}", fix=fix)
     elif case.pull.commits:
         people = ", ".join(sorted({c.author for c in case.pull.commits}))
-        yield _pass("commit-authors", f"its commits are by {people}")
+        yield passed("commit-authors", f"its commits are by {people}")
     else:
-        yield _fail("commit-authors", "it has no commits", fix=_FRESH)
-
-
-# ---------------------------------------------------------------- the people
-
-
-def own_people(pull: PullDetail) -> frozenset[str]:
-    """Who cannot approve this pull request because it is their own work, in lower case."""
-    logins = {pull.author} | {c.author for c in pull.commits} | {c.committer for c in pull.commits}
-    return frozenset(login.lower() for login in logins if login and login != WEB_FLOW)
-
-
-def latest_reviews(reviews: Iterable[ReviewFact]) -> dict[str, ReviewFact]:
-    """Login in lower case → that person's last review that says yes, no or was dismissed."""
-    latest: dict[str, ReviewFact] = {}
-    for review in sorted(reviews, key=lambda r: (r.submitted, r.id)):
-        if review.state in OPINIONS:
-            latest[review.person.lower()] = review
-    return latest
-
-
-def counted_approvers(case: Case) -> tuple[str, ...]:
-    """The people whose approval counts."""
-    own = own_people(case.pull)
-    return tuple(
-        review.person
-        for login, review in sorted(latest_reviews(case.reviews).items())
-        if review.state == "APPROVED" and not _why_not(case, login, review, own)
-    )
-
-
-def _may_write(case: Case, login: str) -> bool:
-    return next((p for who, p in case.permissions.items() if who.lower() == login), "none") in WRITERS
-
-
-def _why_not(case: Case, login: str, review: ReviewFact, own: frozenset[str]) -> str:
-    """Why an approval does not count; empty when it does."""
-    if not login:
-        return "GitHub no longer knows who gave it"
-    if review.bot:
-        return "a bot's approval never counts"
-    if login in own:
-        return "it is their own work"
-    if not _may_write(case, login):
-        return "they may not write to this repository"
-    if review.commit != case.pull.head_sha:
-        return f"it is for {review.commit[:12]}, not for the newest commit {case.pull.head_sha[:12]}"
-    return ""
-
-
-def _people_rules(case: Case, needed: int, approvers: tuple[str, ...]) -> Iterable[Finding]:
-    own = own_people(case.pull)
-    latest = latest_reviews(case.reviews)
-    blocking = [
-        review.person
-        for login, review in sorted(latest.items())
-        if review.state == "CHANGES_REQUESTED" and not review.bot and _may_write(case, login)
-    ]
-    for person in blocking:
-        fix = f"settle it with {person}; their approval, or a dismissal of their review, takes this away"
-        yield _fail("changes-requested", f"{person} asked for changes", subject=person, fix=fix)
-    for login, review in sorted(latest.items()):
-        if review.state == "APPROVED" and (why := _why_not(case, login, review, own)):
-            yield Finding(
-                check="approval-counts",
-                outcome=Outcome.SKIP,
-                subject=review.person or "somebody",
-                message=f"the approval does not count: {why}",
-                severity="notice",
-            )
-    noun = "approval" if needed == 1 else "approvals"
-    if needed == 0:
-        yield _pass(APPROVALS, f"tier {case.tier} needs no approval here")
-    elif len(approvers) >= needed:
-        yield _pass(APPROVALS, f"{len(approvers)} of {needed} {noun} of this head: {', '.join(approvers)}")
+        yield failed("commit-authors", "it has no commits", fix=_FRESH)
+    if case.history.unresolved:
+        what = f"GitHub does not know the co-author of {', '.join(case.history.unresolved[:3])}"
+        yield failed("co-authors", what, fix=fix)
+    if not case.history.push_known:
+        what = f"GitHub has no record of who pushed {case.pull.head_sha[:12]}"
+        yield failed("pushers", what, fix="wait a minute and judge it again; if it stays so, push a new commit")
     else:
-        missing = needed - len(approvers)
-        whom = "someone" if missing == 1 else f"{missing} people"
-        message = (
-            f"{missing} of {needed} {noun} missing: {whom} with write access other than {_others(case, approvers)}"
-        )
-        yield _fail(APPROVALS, message, fix="ask them to approve the newest commit of the pull request")
+        yield passed("pushers", f"pushed by {', '.join(case.history.pushers)}")
 
 
-def _others(case: Case, approvers: tuple[str, ...]) -> str:
-    logins = [case.pull.author, *(c.author for c in case.pull.commits), *(c.committer for c in case.pull.commits)]
-    bots = {b for c in case.pull.commits for b in c.bots} | ({case.pull.author} if case.pull.author_bot else set())
-    people = [p for p in dict.fromkeys([*logins, *approvers]) if p and p != WEB_FLOW and p not in bots]
-    return ", ".join(people) or "bots"
+def _emergency_rule(case: Case, approvers: tuple[str, ...]) -> Finding:
+    """Somebody of the emergency team stands for it: all who worked on it are of the team, or one of it approved."""
+    role = case.platform.emergency
+    if role is None:
+        fix = "name a team: `emergency: {team: …}` in platform.yaml; or promote without `emergency`"
+        return failed("emergency", "the platform names nobody who may promote in an emergency", fix=fix)
+    team = members(case, role.team)
+    vouched = [who for who in approvers if who.lower() in team]
+    own = {who for who in own_people(case) if not _is_bot(case, who)}
+    if vouched:
+        return passed("emergency", f"{', '.join(vouched)} of the team {role.team} approved it as an emergency")
+    if own and own <= team:
+        return passed("emergency", f"{', '.join(sorted(own))} of the team {role.team} asked for it as an emergency")
+    fix = f"ask somebody of the team {role.team} to approve it"
+    return failed("emergency", f"only the team {role.team} may promote in an emergency", fix=fix)
 
 
-# ---------------------------------------------------------------- the version
-
-
-def _entry_rules(case: Case, entry: StageEntry | None) -> Iterable[Finding]:
-    if entry is None:
-        yield _pass("version", f"{case.stage} is to run nothing")
-        return
-    yield from registry_rules(entry, case.registered)
-    held = {q.digest: q for q in (*case.before.quarantine, *case.after.quarantine)}.get(entry.digest)
-    if held:
-        what = f"these bytes are quarantined since {held.since:%Y-%m-%d}: {held.reason or 'no reason given'}"
-        fix = "promote another version, or first lift the quarantine in a pull request of its own"
-        yield _fail("quarantine", what, fix=fix)
-    else:
-        yield _pass("quarantine", "its bytes are not quarantined")
-    yield _order_rule(case, entry)
-
-
-def registry_rules(entry: StageEntry, registered: Registered) -> Iterable[Finding]:
-    """Whether the registry has the version that the entry names, gated and with the same bytes."""
-    name = f"version {entry.version}"
-    if not registered.exists:
-        fix = "name a version that `mlp-ci register` made"
-        yield _fail("version", f"{name} is not in the registry", fix=fix)
-        return
-    yield _pass("version", f"{name} is in the registry")
-    if registered.gate == "pass" and registered.evidence:
-        yield _pass("gate", f"{name} passed its gate")
-    else:
-        what = f"{name} has no evidence" if registered.gate == "pass" else f"{name} did not pass its gate"
-        yield _fail("gate", what, fix="promote a version that passed; `mlp-ci evaluate` says why this one did not")
-    if registered.digest == entry.digest:
-        yield _pass("digest", f"the registry has the same bytes ({entry.digest[:19]}…)")
-    else:
-        what = f"the file names {entry.digest[:19]}…, the registry has {registered.digest[:19] or 'none'}…"
-        fix = "run `mlp-ci promote` again; if you did not expect this, find out who changed the artefact"
-        yield _fail("digest", what, fix=fix)
-
-
-def _order_rule(case: Case, entry: StageEntry) -> Finding:
-    earlier = case.platform.stage_before(case.stage)
-    if earlier is None:
-        return _pass("stage-order", f"{case.stage} is the first stage")
-    there = case.before.stages.get(earlier.name)
-    if there == entry:
-        return _pass("stage-order", f"{earlier.name} has this version")
-    runs = f"version {there.version}" if there else "nothing"
-    if there and there.version == entry.version:
-        runs += " with other bytes"
-    fix = f"mlp-ci promote {earlier.name} --version {entry.version}, and merge that first"
-    what = f"{case.stage} only takes what {earlier.name} has; {earlier.name} has {runs}"
-    return _fail("stage-order", what, fix=fix)
+def _is_bot(case: Case, login: str) -> bool:
+    bots = {b.lower() for c in case.pull.commits for b in c.bots}
+    return login in bots or login.endswith("[bot]") or (case.pull.author_bot and login == case.pull.author.lower())
 
 
 _FRESH = "close it and run `mlp-ci promote` again"
-
-
-def _pass(check: str, message: str) -> Finding:
-    return Finding(check=check, outcome=Outcome.PASS, message=message)
-
-
-def _fail(check: str, message: str, *, fix: str, subject: str = "") -> Finding:
-    return Finding(check=check, outcome=Outcome.FAIL, message=message, fix=fix, subject=subject)

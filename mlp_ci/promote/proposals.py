@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import GateError, InputError, NotApproved, NothingToDo
 from mlp_ci.github import PullFact, PullRequest, connect, platform_of
 from mlp_ci.promote.body import Asked, links, promotion_body
-from mlp_ci.promote.gather import model_at, promotion_at
-from mlp_ci.promote.policy import Registered, registry_rules
+from mlp_ci.promote.files import model_at, promotion_at
+from mlp_ci.promote.gather import Gatherer
+from mlp_ci.promote.version_rules import registry_rules
 from mlp_ci.report import Outcome, Report
-from mlp_ci.spec import PROMOTION_FILE, PromotionSpec, StageEntry, render_promotion
+from mlp_ci.spec import PROMOTION_FILE, PromotionSpec, StageEntry, edited_promotion
 
 if TYPE_CHECKING:
     from mlp_ci.context import Context
@@ -26,8 +28,11 @@ def branch_of(stage: str) -> str:
     return f"mlp-ci/promote-{stage}"
 
 
-def promote(ctx: Context, stage: str, version: int | None) -> Report:
-    """Ask for a version in a stage; by default the one that the stage before has. NothingToDo when it is there."""
+def promote(ctx: Context, stage: str, version: int | None, emergency: str = "") -> Report:
+    """Ask for a version in a stage; by default the one that the stage before has. NothingToDo when it is there.
+
+    ``emergency`` says why it cannot wait for the usual approvals, stage order, soak and freezes.
+    """
     from mlp_ci.tracking import connect as connect_tracking
 
     hub = connect(ctx.require_github("a promotion"))
@@ -39,7 +44,8 @@ def promote(ctx: Context, stage: str, version: int | None) -> Report:
     number = version
     if number is None:
         number = _default_version(platform, promotion_at(hub, branch, model.name), stage)
-    fact = propose(ctx, hub, tracking, platform, stage, tracking.version(model.name, number))
+    wish = Wish(stage=stage, version=tracking.version(model.name, number), emergency=" ".join(emergency.split()))
+    fact = propose(ctx, hub, tracking, platform, wish)
     said = "opened" if fact.created else "updated" if fact.changed else "already open and up to date"
     return Report(
         command="promote",
@@ -50,30 +56,45 @@ def promote(ctx: Context, stage: str, version: int | None) -> Report:
     )
 
 
-def propose(
-    ctx: Context, hub: Hub, tracking: Tracking, platform: PlatformSpec, stage: str, version: VersionFact
-) -> PullFact:
-    """Open or update the promotion pull request of ``stage``; only promotion.yaml changes in it.
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is asked for; ``emergency`` is why it cannot wait, empty when it can."""
+
+    stage: str
+    version: VersionFact
+    emergency: str = ""
+
+
+def propose(ctx: Context, hub: Hub, tracking: Tracking, platform: PlatformSpec, wish: Wish) -> PullFact:
+    """Open or update the promotion pull request of a stage; only promotion.yaml changes in it.
 
     Raises NothingToDo when the stage has the version, GateError when its gate did not pass, NotApproved when the
-    policy would refuse it whoever approves: quarantined bytes, or a stage left out.
+    policy would refuse it whoever approves: quarantined bytes, a stage left out, an emergency that nobody may declare.
     """
+    stage, version = wish.stage, wish.version
     _require_stage(platform, stage)
     branch = hub.default_branch
     model = model_at(hub, branch)
     now = promotion_at(hub, branch, model.name)
-    entry = _entry(version)
-    if now.stages.get(stage) == entry:
+    entry = _entry(Gatherer(ctx, hub, model.name, lambda: tracking), wish)
+    if entry.same(now.stages.get(stage)):
         msg = f"{stage} already has {model.name} {version.number}"
         raise NothingToDo(msg)
     _refuse_hopeless(platform, now, stage, entry)
-    wanted = render_promotion(with_entry(now, platform, stage, entry))
+    text = (hub.read_file(PROMOTION_FILE, branch) or b"").decode()
+    wanted = edited_promotion(text, with_entry(now, platform, stage, entry))
     place = hub.place
-    commit_url = f"{place.server_url}/{place.full_name}/commit/{{sha}}"
-    asked = Asked(model=model, stage=stage, version=version, now=now.stages.get(stage), commit_url=commit_url)
+    asked = Asked(
+        model=model,
+        stage=stage,
+        version=version,
+        now=now.stages.get(stage),
+        commit_url=f"{place.server_url}/{place.full_name}/commit/{{sha}}",
+        emergency=wish.emergency,
+    )
     body = promotion_body(asked, tracking, platform)
     pages = links(asked, tracking)
-    title = f"Promote {model.name} {version.number} to {stage}"
+    title = f"{'EMERGENCY: promote' if wish.emergency else 'Promote'} {model.name} {version.number} to {stage}"
     return hub.open_or_update_pull(
         PullRequest(
             branch=branch_of(stage),
@@ -112,17 +133,19 @@ def _default_version(platform: PlatformSpec, now: PromotionSpec, stage: str) -> 
     return now.stages[before.name].version
 
 
-def _entry(version: VersionFact) -> StageEntry:
+def _entry(gatherer: Gatherer, wish: Wish) -> StageEntry:
     """The entry that names a version; GateError or InputError where it can never be promoted."""
-    known = Registered(exists=True, gate=version.gate, digest=version.digest, evidence=version.evidence)
+    version = wish.version
     if not version.digest:
         msg = f"version {version.number} of {version.model} has no digest: it was not made by `mlp-ci register`"
         raise InputError(msg, fix="train and register it through the workflow")
-    entry = StageEntry(version=version.number, digest=version.digest)
-    for rule in registry_rules(entry, known):
+    bare = StageEntry(version=version.number, digest=version.digest)
+    for rule in registry_rules(bare, gatherer.registered(bare)):
         if rule.outcome is Outcome.FAIL:
             raise GateError(rule.message, why="only versions that passed their gate are promoted", fix=rule.fix)
-    return entry
+    return StageEntry(
+        version=version.number, digest=version.digest, evidence=version.evidence, emergency=wish.emergency
+    )
 
 
 def _refuse_hopeless(platform: PlatformSpec, now: PromotionSpec, stage: str, entry: StageEntry) -> None:
@@ -131,8 +154,14 @@ def _refuse_hopeless(platform: PlatformSpec, now: PromotionSpec, stage: str, ent
         msg = f"version {entry.version} is quarantined since {held.since:%Y-%m-%d}: {held.reason or 'no reason given'}"
         fix = f"promote another version, or open a pull request that takes it out of `quarantine` in {PROMOTION_FILE}"
         raise NotApproved(msg, why="these bytes were rolled back", fix=fix)
+    if entry.emergency:
+        if platform.emergency is None:
+            msg = "the platform names nobody who may promote in an emergency"
+            fix = "leave --emergency out, or have `emergency: {team: …}` put into the organisation's platform.yaml"
+            raise NotApproved(msg, why="an emergency does without the usual approvals", fix=fix)
+        return
     before = platform.stage_before(stage)
-    if before and now.stages.get(before.name) != entry:
+    if before and not entry.same(now.stages.get(before.name)):
         there = now.stages.get(before.name)
         has = f"version {there.version}" if there else "nothing"
         msg = f"{stage} only takes what {before.name} has, and {before.name} has {has}"

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError
 from mlp_ci.github import GitHubError, PullFact, PullRequest
-from mlp_ci.promote.gather import model_at, promotion_at
+from mlp_ci.promote.files import model_at, promotion_at
 from mlp_ci.report import markdown_cell
-from mlp_ci.spec import PROMOTION_FILE, PromotionSpec, render_promotion
+from mlp_ci.spec import PROMOTION_FILE, PromotionSpec, edited_promotion
 
 if TYPE_CHECKING:
     from mlp_ci.context import Context
@@ -29,7 +29,8 @@ def record_rollback(ctx: Context, hub: Hub, stage: str, back_to: StageEntry, hel
 
     def make(head: str) -> dict[str, bytes]:
         now = promotion_at(hub, head, name)
-        return {PROMOTION_FILE: render_promotion(rolled_back(now, stage, back_to, held)).encode()}
+        text = (hub.read_file(PROMOTION_FILE, head) or b"").decode()
+        return {PROMOTION_FILE: edited_promotion(text, rolled_back(now, stage, back_to, held)).encode()}
 
     title = f"Roll back {stage} of {name} to version {back_to.version}"
     message = f"{title}\n\n{_one_line(held.reason)}\n\nQuarantines version {held.version} ({held.digest})."
@@ -54,7 +55,7 @@ def rolled_back(now: PromotionSpec, stage: str, back_to: StageEntry, held: Quara
     """promotion.yaml after the rollback: the stage's entry put back, the bytes taken away quarantined, no more."""
     entry = now.stages.get(stage)
     known = held.digest in {q.digest for q in now.quarantine}
-    if entry == back_to and known:
+    if back_to.same(entry) and known:
         return now
     if entry is None or entry.digest not in (held.digest, back_to.digest):
         has = f"version {entry.version}" if entry else "nothing"

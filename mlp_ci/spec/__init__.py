@@ -3,6 +3,7 @@
 Owns their formats and nothing else: reading a file never looks at MLflow, GitHub or the data.
 """
 
+from mlp_ci.spec.approval import Freeze, Need, Promote
 from mlp_ci.spec.data import Column, Data
 from mlp_ci.spec.load import (
     MODEL_FILE,
@@ -18,18 +19,22 @@ from mlp_ci.spec.load import (
 )
 from mlp_ci.spec.model import Gate, ModelSpec
 from mlp_ci.spec.platform import PlatformSpec, RunnerClass, Stage, TierPolicy
-from mlp_ci.spec.promotion import PromotionSpec, Quarantined, StageEntry, render_promotion
-from mlp_ci.spec.quantities import show_duration
+from mlp_ci.spec.promotion import PromotionSpec, Quarantined, StageEntry, edited_promotion, render_promotion
+from mlp_ci.spec.quantities import TIERS, show_duration
 
 __all__ = [
     "MODEL_FILE",
     "PLATFORM_FILE",
     "PROMOTION_FILE",
+    "TIERS",
     "Column",
     "Data",
+    "Freeze",
     "Gate",
     "ModelSpec",
+    "Need",
     "PlatformSpec",
+    "Promote",
     "PromotionSpec",
     "Quarantined",
     "RunnerClass",
@@ -37,6 +42,7 @@ __all__ = [
     "StageEntry",
     "TierPolicy",
     "default_platform",
+    "edited_promotion",
     "load_model",
     "load_platform",
     "load_promotion",

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from mlp_ci.spec.approval import Promote
 from mlp_ci.spec.data import Data
-from mlp_ci.spec.quantities import ApiVersion, Duration, Name, Rate, RepoPath, Strict
+from mlp_ci.spec.quantities import ApiVersion, Duration, Name, Rate, RepoPath, Strict, Tier
 
 Number = int | float
-Tier = Literal["low", "standard", "critical"]
 
 
 class Environment(Strict):
@@ -173,6 +173,10 @@ class ModelSpec(Strict):
     data: Data = Field(description="The data of the model.")
     train: Train = Field(description="How the model is trained.")
     evaluate: Evaluate = Field(description="What a version must show.")
+    promote: Promote = Field(
+        Promote(),  # type: ignore[call-arg]
+        description="Where its promotions need more than the platform asks for.",
+    )
     serve: Serve = Field(Serve(), description="Where and how it answers.")  # type: ignore[call-arg]
     monitor: Monitor = Field(Monitor(), description="What is watched.")  # type: ignore[call-arg]
     cost: Cost | None = Field(None, description="What it may cost.")

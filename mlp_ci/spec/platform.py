@@ -6,7 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from mlp_ci.spec.quantities import ApiVersion, Duration, Name, Strict
+from mlp_ci.spec.approval import Approvals, Emergency, Freeze, Login, Team
+from mlp_ci.spec.quantities import ApiVersion, Duration, Name, Strict, Tier
 
 USD = Annotated[float, Field(ge=0)]
 
@@ -21,8 +22,8 @@ class Stage(Strict):
 class TierPolicy(Strict):
     """What approval a tier needs."""
 
-    approvals: dict[Name, Annotated[int, Field(ge=0, le=10)]] = Field(
-        description="Stage → how many people other than the author must approve."
+    approvals: dict[Name, Approvals] = Field(
+        description="Stage → how many people other than its authors must approve, and from which teams."
     )
     merge: Annotated[str, Field(pattern="^(person|machine)$")] = Field(
         "person", description="Who merges an approved promotion; machine is for tier low only."
@@ -34,6 +35,12 @@ class RunnerClass(Strict):
 
     labels: tuple[str, ...] = Field(min_length=1, description="Labels for runs-on.")
     usd_per_hour: USD = Field(0.0, description="Price of an hour.")
+
+
+class Floor(Strict):
+    """What holds for one model, whatever its model.yaml says."""
+
+    tier: Tier = Field(description="The least tier that the model may have.")
 
 
 class Serving(Strict):
@@ -61,12 +68,22 @@ class PlatformSpec(Strict):
     )
     tiers: dict[Name, TierPolicy] = Field(
         {
-            "low": TierPolicy(approvals={"staging": 0, "production": 0}, merge="machine"),
-            "standard": TierPolicy(approvals={"staging": 0, "production": 1}),  # type: ignore[call-arg]
-            "critical": TierPolicy(approvals={"staging": 1, "production": 2}),  # type: ignore[call-arg]
+            tier: TierPolicy.model_validate({"approvals": {"staging": first, "production": second}, "merge": merge})
+            for tier, first, second, merge in (
+                ("low", 0, 0, "machine"),
+                ("standard", 0, 1, "person"),
+                ("critical", 1, 2, "person"),
+            )
         },
         description="Tier → what approval it needs.",
     )
+    models: dict[Name, Floor] = Field({}, description="Model → the least tier that it may have.")
+    platform_team: Team | None = Field(
+        None, description="Slug of the team that must approve changes of the policy, of CODEOWNERS and of workflows."
+    )
+    cannot_approve: tuple[Login, ...] = Field((), description="Logins whose approval never counts.")
+    freezes: tuple[Freeze, ...] = Field((), description="Times in which nothing is promoted.")
+    emergency: Emergency | None = Field(None, description="Who may roll forward in an emergency; nobody, if not given.")
     runners: dict[Name, RunnerClass] = Field({}, description="Runner classes, by name.")
     serving: Serving = Field(Serving(), description="What serving costs.")  # type: ignore[call-arg]
 
@@ -75,6 +92,10 @@ class PlatformSpec(Strict):
         names = [s.name for s in self.stages]
         if len(set(names)) != len(names):
             msg = "a stage stands twice"
+            raise ValueError(msg)
+        unknown = {s for freeze in self.freezes for s in freeze.stages} - set(names)
+        if unknown:
+            msg = f"a freeze names {', '.join(sorted(unknown))}; the stages are {', '.join(names)}"
             raise ValueError(msg)
         for tier, policy in self.tiers.items():
             missing = [n for n in names if n not in policy.approvals]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -102,3 +102,5 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 VersionNumber = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
 ApiVersion = Annotated[str, Field(pattern=r"^mlp-ci/v1$")]
+Tier = Literal["low", "standard", "critical"]
+TIERS: tuple[Tier, ...] = ("low", "standard", "critical")  # from the least strict

@@ -217,14 +217,15 @@ class Tracking:
 
     def version(self, model: str, number: int) -> VersionFact:
         """One version; InputError, with the numbers that exist, when it does not."""
-        found = self._version_or_none(model, number)
+        found = self.find_version(model, number)
         if found is None:
             numbers = ", ".join(str(v.number) for v in self.versions(model)) or "none yet"
             msg = f"there is no version {number} of {model}"
             raise InputError(msg, fix=f"versions that exist: {numbers}")
         return found
 
-    def _version_or_none(self, model: str, number: int) -> VersionFact | None:
+    def find_version(self, model: str, number: int) -> VersionFact | None:
+        """One version; None when the registry has none of that number. A refused look is an error, not a None."""
         try:
             return version_fact(self.client.get_model_version(model, str(number)))
         except Exception as error:

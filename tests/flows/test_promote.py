@@ -11,7 +11,7 @@ import pytest
 from mlp_ci.cli import run
 from mlp_ci.errors import GateError, InputError, NotApproved, NothingToDo
 from mlp_ci.github import PullFact, platform_of
-from mlp_ci.promote import Verdict, promote, propose, record_rollback, verify_intent
+from mlp_ci.promote import Verdict, Wish, promote, propose, record_rollback, verify_intent
 from mlp_ci.report import Outcome
 from mlp_ci.sandbox.forge import protection
 from mlp_ci.sandbox.forge.repos import Person
@@ -75,8 +75,8 @@ def put(world: World, stage: str, version: int, *, method: str = "merge") -> int
 def test_register_asks_for_the_first_stage_once(world: World, tracking: Tracking) -> None:
     ctx, hub = world.ctx(), world.hub()
     platform = platform_of(ctx)
-    first = propose(ctx, hub, tracking, platform, "staging", tracking.version(MODEL, 1))
-    again = propose(ctx, hub, tracking, platform, "staging", tracking.version(MODEL, 1))
+    first = propose(ctx, hub, tracking, platform, Wish(stage="staging", version=tracking.version(MODEL, 1)))
+    again = propose(ctx, hub, tracking, platform, Wish(stage="staging", version=tracking.version(MODEL, 1)))
     assert (first.created, again.created, again.changed, again.number) == (True, False, False, first.number)
     pull = hub.pull(first.number)
     assert (pull.title, pull.head_ref) == (f"Promote {MODEL} 1 to staging", "mlp-ci/promote-staging")
@@ -85,7 +85,7 @@ def test_register_asks_for_the_first_stage_once(world: World, tracking: Tracking
     assert "0.7 to 0.72" in pull.body
     assert "no approval: tier standard asks for none in staging" in pull.body
     assert DIGESTS[1] in pull.body
-    newer = propose(ctx, hub, tracking, platform, "staging", tracking.version(MODEL, 2))
+    newer = propose(ctx, hub, tracking, platform, Wish(stage="staging", version=tracking.version(MODEL, 2)))
     assert newer.number == first.number
     assert hub.pull(newer.number).title == f"Promote {MODEL} 2 to staging"
     assert parse_promotion(hub.read_file("promotion.yaml", newer.sha) or b"").stages == {"staging": entry(2)}
