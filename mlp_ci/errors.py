@@ -9,7 +9,7 @@ MlpError
 ├── RolloutAborted      6   the rollout was aborted and rolled back
 └── OutsideError        7   an outside system failed; a retry may help
 
-Deep code raises; only ``mlp_ci.cli`` catches, prints and exits.
+Deep code raises; only ``mlp_ci.cli`` and ``mlp_ci.presenter`` catch, print and exit.
 """
 
 from __future__ import annotations

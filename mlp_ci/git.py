@@ -7,12 +7,15 @@ import os
 import re
 import shlex
 import subprocess
+from base64 import b64encode
+from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, OutsideError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
 _REMOTE = re.compile(
@@ -36,13 +39,120 @@ def file_at(repo: Path, commit: str, path: str) -> bytes | None:
     return _bytes(repo, "show", f"{commit}:./{path}")
 
 
-def _bytes(repo: Path, *arguments: str, env: Mapping[str, str] | None = None) -> bytes:
+@dataclass(frozen=True, kw_only=True)
+class FileChange:
+    """What a commit did to a file. ``status``: A added, M modified, D deleted, T another kind of file."""
+
+    status: str
+    path: str
+    blob: str  # what it holds now; zeros where it is gone
+    mode: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Commit:
+    """A commit as git has it; names are what its maker claimed. ``changes`` are those against the first parent."""
+
+    sha: str
+    parents: tuple[str, ...]
+    author: str
+    committer: str
+    date: str  # of the committer, ISO 8601
+    subject: str
+    changes: tuple[FileChange, ...]
+
+
+def commit_of(repo: Path, *names: str) -> str | None:
+    """The commit that the first of these refs that is there points to; None when none is."""
+    for name in names:
+        try:
+            return git(repo, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+        except OutsideError:
+            continue
+    return None
+
+
+def commits(repo: Path, tip: str, *paths: str, first_parent: bool = False) -> list[Commit]:
+    """The history of ``tip`` (what touches ``paths``, if given), oldest first, with what each commit changed."""
+    asked = ["log", "-z", "--reverse", "--topo-order", "--raw", "--no-abbrev", "--no-renames", "--root"]
+    asked += [
+        "--diff-merges=first-parent",
+        "--no-show-signature",
+        "--no-follow",
+        *(["--first-parent"] if first_parent else []),
+    ]
+    printed = _text(_bytes(repo, *asked, "--format=tformat:%H%x00%P%x00%an%x00%cn%x00%cI%x00%s", tip, "--", *paths))
+    found: list[Commit] = []
+    tokens = iter(printed.split("\0"))
+    sha = next(tokens)
+    while sha:
+        parents, author, committer, date, subject = islice(tokens, 5)
+        changes, token = [], ""
+        for token in tokens:  # each change as `:mode mode blob blob status`, then its path; after them the next commit
+            about = token.lstrip("\n")
+            if about.startswith(":"):
+                _, mode, _, blob, status = about.split(" ")
+                changes.append(FileChange(status=status, path=next(tokens), blob=blob, mode=mode))
+            elif about:
+                break
+        people = {"author": author, "committer": committer, "date": date, "subject": subject}
+        found.append(Commit(sha=sha, parents=tuple(parents.split()), changes=tuple(changes), **people))
+        sha = token
+    return found
+
+
+def files_in(repo: Path, tip: str) -> dict[str, str]:
+    """Path → blob id of every file in a commit, by its full path; what is no file (a submodule) has an empty id."""
+    listed = _text(_bytes(repo, "ls-tree", "-r", "-z", "--full-tree", tip)).split("\0")
+    entries = [entry.split("\t", 1) for entry in listed if entry]
+    return {path: about.split()[2] if about.split()[1] == "blob" else "" for about, path in entries}
+
+
+def blobs(repo: Path, ids: Iterable[str], *, largest: int) -> dict[str, bytes]:
+    """Blob id → content, all in two processes; what is missing or larger than ``largest`` is left out."""
+    wanted = "".join(f"{blob}\n" for blob in dict.fromkeys(ids))
+    sizes = _text(_bytes(repo, "cat-file", "--batch-check", stdin=wanted.encode())).splitlines()
+    known = [line.split() for line in sizes]
+    small = [about for about in known if len(about) == 3 and about[1] == "blob" and int(about[2]) <= largest]
+    printed = _bytes(repo, "cat-file", "--batch", stdin="".join(f"{about[0]}\n" for about in small).encode())
+    found, at = {}, 0
+    for name, _, size in small:
+        begin = printed.index(b"\n", at) + 1
+        found[name] = printed[begin : begin + int(size)]
+        at = begin + int(size) + 1
+    return found
+
+
+def fetch_branch(store: Path, url: str, branch: str, token: str = "") -> str | None:
+    """Bring a branch of another repository into the bare repository ``store``; its head, None where it has none.
+
+    The token goes through the environment: a command line can be read by everybody on the machine.
+    """
+    if not (store / "HEAD").is_file():
+        store.mkdir(parents=True, exist_ok=True)
+        git(store, "init", "--quiet", "--bare")
+    env = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"http.{url}.extraHeader"}
+    basic = b64encode(f"x-access-token:{token}".encode()).decode()
+    env["GIT_CONFIG_VALUE_0"] = f"Authorization: Basic {basic}" if token else ""
+    ref = f"refs/heads/{branch}"
+    if not git(store, "ls-remote", url, ref, env=env):
+        return None
+    git(store, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", url, f"+{ref}:{ref}", env=env)
+    return commit_of(store, ref)
+
+
+def is_shallow(repo: Path) -> bool:
+    """Whether the clone lacks older history."""
+    return git(repo, "rev-parse", "--is-shallow-repository") == "true"
+
+
+def _bytes(repo: Path, *arguments: str, env: Mapping[str, str] | None = None, stdin: bytes = b"") -> bytes:
     try:
         done = subprocess.run(
             ["git", "-C", str(repo), *arguments],
             capture_output=True,
             check=False,
-            stdin=subprocess.DEVNULL,
+            input=stdin,  # nothing, unless something is given: git must not ask whoever started us
             env={**os.environ, "GIT_TERMINAL_PROMPT": "0", "LANGUAGE": "en", **(env or {})},
         )
     except FileNotFoundError as error:
