@@ -8,7 +8,7 @@ import math
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -98,16 +98,11 @@ def _csv_text(value: Any) -> str:
 
 
 @dataclass
-class DuckStore:
-    """DuckDB on a file."""
+class Files:
+    """Frames as files of one kind; only Parquet keeps types and NaN."""
 
     folder: Path
     suffix: str = ".parquet"
-    ordered: bool = True
-
-    @property
-    def name(self) -> str:
-        return f"duckdb on {self.suffix}"
 
     @property
     def typed(self) -> bool:
@@ -117,6 +112,21 @@ class DuckStore:
     def keeps_nan(self) -> bool:
         return self.suffix == ".parquet"
 
+    def write(self, frame: Frame) -> Path:
+        file = self.folder / f"{uuid.uuid4().hex}{self.suffix}"
+        return write_parquet(frame, file) if self.typed else write_csv(frame, file)
+
+
+@dataclass
+class DuckStore(Files):
+    """DuckDB on a file."""
+
+    ordered: bool = True
+
+    @property
+    def name(self) -> str:
+        return f"duckdb on {self.suffix}"
+
     @contextlib.contextmanager
     def open(
         self, frame: Frame, types: Mapping[str, str], others: Mapping[str, Frame] | None = None
@@ -124,10 +134,6 @@ class DuckStore:
         beside = {name: Source.parse(self.write(other), types=types) for name, other in (others or {}).items()}
         with open_file(self.write(frame), "data", types, others=beside) as engine:
             yield engine
-
-    def write(self, frame: Frame) -> Path:
-        file = self.folder / f"{uuid.uuid4().hex}{self.suffix}"
-        return write_parquet(frame, file) if self.typed else write_csv(frame, file)
 
 
 @dataclass
@@ -206,28 +212,14 @@ class PostgresStore:
 
 
 @dataclass
-class SparkStore:
+class SparkStore(Files):
     """Spark, on Parquet or CSV files, in the session that is running."""
 
-    folder: Path
-    suffix: str = ".parquet"
     ordered: bool = False
-    files: DuckStore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.files = DuckStore(self.folder, self.suffix)
 
     @property
     def name(self) -> str:
         return f"spark on {self.suffix}"
-
-    @property
-    def typed(self) -> bool:
-        return self.suffix == ".parquet"
-
-    @property
-    def keeps_nan(self) -> bool:
-        return self.suffix == ".parquet"
 
     @contextlib.contextmanager
     def open(
@@ -235,6 +227,6 @@ class SparkStore:
     ) -> Iterator[Engine]:
         from mlp_ci.data.engines.spark import open_spark
 
-        beside = {name: str(self.files.write(other)) for name, other in (others or {}).items()}
-        with open_spark(str(self.files.write(frame)), types, beside) as engine:
+        beside = {name: str(self.write(other)) for name, other in (others or {}).items()}
+        with open_spark(str(self.write(frame)), types, beside) as engine:
             yield engine
