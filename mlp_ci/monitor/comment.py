@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.data.words import round_share, show_share
 from mlp_ci.errors import MlpError
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS
-from mlp_ci.monitor.words import show_share
 from mlp_ci.printable import markdown_text
 from mlp_ci.report import SYMBOLS, Finding, Outcome, Table, markdown_table
 
@@ -120,8 +120,8 @@ def _cells(column: Mapping[str, Any]) -> tuple[str, ...]:
         str(column.get("decision") or ""),
         _psi(column),
         *(_decimals(column.get(name)) for name in ("usual", "limit")),
-        "" if importance is None else show_share(importance),
-        "{:.1%} → {:.1%}".format(*nulls) if any(nulls) else "",
+        "" if importance is None else round_share(importance),
+        " → ".join(show_share(share) for share in nulls) if any(nulls) else "",
     )
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mlp_ci import clock
+from mlp_ci.data.words import round_share
 from mlp_ci.errors import InputError
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.spec import load_model
@@ -181,7 +182,9 @@ def _projected(total: float, span: Span) -> float:
 def _budget(budget: float, total: float, projected: float, span: Span) -> Finding:
     limit = budget if span.whole_month else budget * span.months
     share = total / limit if limit else 0.0
-    message = f"{_bar(share)} ${total:,.2f} of ${limit:,.2f} ({share:.0%}); ${projected:,.2f} a month at this rate"
+    message = (
+        f"{_bar(share)} ${total:,.2f} of ${limit:,.2f} ({round_share(share)}); ${projected:,.2f} a month at this rate"
+    )
     if total > limit:
         outcome, severity = Outcome.FAIL, "error"
         fix = "train less often or on a cheaper runner, or raise cost.budget_usd_per_month in a reviewed pull request"

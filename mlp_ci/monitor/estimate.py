@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlp_ci.data.words import round_share
 from mlp_ci.errors import InputError
 from mlp_ci.evaluate.metrics import BINARY, METRICS, THRESHOLD, Array, Metric, Predictions
 from mlp_ci.report import Finding, Outcome
@@ -164,7 +165,7 @@ def _undecided(outcomes: Outcomes, window: Array, min_rows: int) -> str:
         return "the log has predictions that are no probabilities"
     unseen = float(window[np.asarray(outcomes.rows) == 0].sum()) / rows
     if unseen > MOST_UNSEEN:
-        return f"{unseen:.0%} of the predictions lie where the held-out data has none"
+        return f"{round_share(unseen)} of the predictions lie where the held-out data has none"
     return ""
 
 

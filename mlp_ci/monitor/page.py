@@ -15,8 +15,9 @@ from mlp_ci import __version__
 from mlp_ci.data.drift.decision import Decision
 from mlp_ci.data.profiles.profile import PREDICTION
 from mlp_ci.data.profiles.statistics import show_p
+from mlp_ci.data.words import round_share
 from mlp_ci.monitor import charts, plots
-from mlp_ci.monitor.words import show_number, show_psi, show_share
+from mlp_ci.monitor.words import show_number, show_psi
 from mlp_ci.printable import in_one_line
 from mlp_ci.spec.quantities import show_duration
 
@@ -74,7 +75,7 @@ def render(verdict: Verdict) -> str:
     environment = jinja2.Environment(
         autoescape=True, finalize=_visible, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(share=show_share, number=show_number, p=show_p, psi=show_psi)
+    environment.filters.update(share=round_share, number=show_number, p=show_p, psi=show_psi)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     everywhere = [d for d in verdict.drifts if not d.segment]
     drawn = _worth_drawing(verdict.drifts)[:MOST_PLOTS]

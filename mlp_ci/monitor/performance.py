@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlp_ci.data.words import show_share
 from mlp_ci.errors import InputError, MlpError
 from mlp_ci.evaluate.bootstrap import MOST_ROWS, Estimate, estimates
 from mlp_ci.evaluate.metrics import BINARY, METRICS, MULTICLASS, REGRESSION, THRESHOLD, Array, Metric, Predictions
@@ -171,7 +172,7 @@ def judged(promise: Promise, known: PerformanceLook, whole: WindowPerformance) -
         run = []
     shown, rule = whole, ""
     if whole.outcome == ALARM:
-        rule = f"over the whole window, at {1 - promise.alpha / 2:.2%} confidence"
+        rule = f"over the whole window, at {show_share(1 - promise.alpha / 2)} confidence"
     elif run:
         rule = f"in {len(run)} windows in a row, the last until {run[0].until}"
         shown = whole if whole.value is not None else run[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mlp_ci.data.profiles.histogram import apart, cell_edges, ends, heights, is_whole
 from mlp_ci.data.profiles.profile import PREDICTION
 from mlp_ci.data.profiles.shapes import CategoryProfile, ColumnProfile, NumberProfile, TextProfile
+from mlp_ci.data.words import cut
 from mlp_ci.monitor.words import show_number
 from mlp_ci.printable import in_one_line
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 CELLS = 36
 MOST_BARS = 8
+LABEL = 18
 WIDTH, HEIGHT = 300, 110
 
 
@@ -100,7 +102,12 @@ def _bars(
     drawn = {label for label, _, _ in shares} - {joined_label}
     top = max((max(a, b) for label, a, b in shares if label in drawn), default=0.0) or 1.0
     return tuple(
-        Bar(label=_cut(label), then=a, now=b, width=(100 * a / top, 100 * b / top) if label in drawn else None)
+        Bar(
+            label=in_one_line(cut(label, LABEL)) or "(empty)",
+            then=a,
+            now=b,
+            width=(100 * a / top, 100 * b / top) if label in drawn else None,
+        )
         for label, a, b in shares
     )
 
@@ -142,8 +149,3 @@ def _steps(shares: Sequence[float], top: float) -> str:
 def _label(value: float, span: float) -> str:
     """A number beside an axis that is ``span`` long: what cannot be seen there is zero."""
     return "0" if abs(value) < span / 500 else show_number(float(value))
-
-
-def _cut(text: str) -> str:
-    flat = in_one_line(" ".join(text.split())) or "(empty)"
-    return flat if len(flat) <= 18 else flat[:17] + "…"

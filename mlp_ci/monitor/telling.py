@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlp_ci.data.drift.decision import Decision
+from mlp_ci.data.words import round_share, show_share
 from mlp_ci.errors import GateError
 from mlp_ci.monitor.verdict import ALARM, INSUFFICIENT, PASS, Verdict, names_of
-from mlp_ci.monitor.words import show_share, without_repeats
+from mlp_ci.monitor.words import without_repeats
 from mlp_ci.report import Finding, Outcome, Report, Table
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _of_columns(drifts: Sequence[ColumnDrift], outcome: Outcome, severity: str) 
     told = [d for d in drifts if not d.segment or d.column not in everywhere]
     findings = []
     for d in told[:MOST_FINDINGS]:
-        weight = "" if d.importance is None else f"; {show_share(d.importance)} of what moves the model"
+        weight = "" if d.importance is None else f"; {round_share(d.importance)} of what moves the model"
         within = segments.get(d.column, []) if not d.segment else []
         also = f"; also where {names_of(within, 3)}" if within else ""
         message = f"{d.reason}{weight}{also}"
@@ -120,8 +121,8 @@ def _table(drifts: Sequence[ColumnDrift]) -> Table:
             d.name,
             OUTCOMES[d.decision],
             *((None,) * 3 if d.decision is Decision.INSUFFICIENT else (_psi(d.pooled), _psi(d.usual), _psi(d.limit))),
-            "" if d.importance is None else show_share(d.importance),
-            f"{d.nulls_then:.1%} → {d.nulls_now:.1%}" if d.nulls_then or d.nulls_now else "",
+            "" if d.importance is None else round_share(d.importance),
+            f"{show_share(d.nulls_then)} → {show_share(d.nulls_now)}" if d.nulls_then or d.nulls_now else "",
         )
         for d in shown
     ]

@@ -12,13 +12,6 @@ if TYPE_CHECKING:
 DAY = timedelta(days=1)
 
 
-def show_share(share: float) -> str:
-    """A share as per cent."""
-    if 0 < share < 0.001:
-        return "<0.1%"
-    return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
-
-
 def show_number(value: Any) -> str:
     """A number in as few digits as tell it apart."""
     if isinstance(value, float):

@@ -169,7 +169,7 @@ def test_an_alarm_becomes_one_pull_request_with_newer_data(repo: Repo) -> None:
     assert pull.files == ("data/test.csv.dvc", "data/train.csv.dvc", "params.yaml")
     assert "raised an alarm on version 1 in production (2013-07-01 00:00 to 2013-08-01 00:00)" in pull.body
     assert "| column | PSI | usual | limit | importance | missing then → now |" in pull.body
-    assert "| wind_speed | 0.480 | 0.012 | 0.100 | 25% | 0.0% → 2.0% |" in pull.body
+    assert "| wind_speed | 0.480 | 0.012 | 0.100 | 25 % | 0 % → 2 % |" in pull.body
     assert "| wind_speed where origin=JFK | 0.500 |" in pull.body
     assert "| distance |" not in pull.body
     assert "/artifacts/monitor/production-20130801T000000Z.html)" in pull.body

@@ -102,7 +102,7 @@ def test_the_running_month_has_the_whole_budget() -> None:
     assert total(40)[:2] == (Outcome.PASS, "error")
     outcome, severity, message = total(60)
     assert (outcome, severity) == (Outcome.PASS, "warning")
-    assert "$60.00 of $100.00 (60%); $120.00 a month at this rate" in message
+    assert "$60.00 of $100.00 (60 %); $120.00 a month at this rate" in message
     assert total(100.01)[:2] == (Outcome.FAIL, "error")
 
 

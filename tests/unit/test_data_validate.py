@@ -75,7 +75,7 @@ def test_nan_counts_as_missing_and_is_said(tmp_path: Path) -> None:
     file = write(tmp_path, ROWS.replace("i * 1.5", "CASE WHEN i < 3 THEN 'nan'::DOUBLE ELSE i * 1.5::DOUBLE END"))
     bad = broken(look(file, section(columns)))
     assert set(bad) == {("nulls", "distance")}
-    assert "3 rows of 20 missing (3 of them NaN), 15 %; allowed are 0%" in bad["nulls", "distance"].message
+    assert "3 rows of 20 missing (3 of them NaN), 15 %; allowed are 0 %" in bad["nulls", "distance"].message
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])

@@ -328,7 +328,7 @@ def test_what_matters_most_comes_first_with_its_importance() -> None:
     shown = re.findall(r'<figcaption><b title="(\w+)"', text)
     assert shown == ["b", "a", "c"]
     assert "times how much of the model rests on it" in text
-    assert 'style="width:70.0%"></i></span><b>70%</b>' in text
+    assert 'style="width:70.0%"></i></span><b>70 %</b>' in text
 
 
 def test_a_mark_says_how_far_what_is_usual_and_where_the_limit_is() -> None:
@@ -449,10 +449,3 @@ def test_odd_columns_are_drawn_without_a_fault(then: Any, now: Any) -> None:
 )
 def test_numbers_for_people(value: float, shown: str) -> None:
     assert words.show_number(value) == shown
-
-
-@pytest.mark.parametrize(
-    ("share", "shown"), [(0, "0%"), (0.0004, "<0.1%"), (0.051, "5.1%"), (0.33, "33%"), (1, "100%")]
-)
-def test_shares_for_people(share: float, shown: str) -> None:
-    assert words.show_share(share) == shown

@@ -20,7 +20,7 @@ def test_segments_of_a_column_that_drifted_everywhere_are_told_with_it() -> None
     then, now = {"x": normal(2000, 1)}, {"x": normal(1000, 2, 2)}
     drawn = verdict(then, now, segments={"s=a": (then, now), "s=b": (then, now)}, importance={"x": 0.5})
     text = summary(drawn)
-    assert "50% of what moves the model; also where s=a and s=b (drift)" in text
+    assert "50 % of what moves the model; also where s=a and s=b (drift)" in text
     assert text.count("| x") == 1
     assert "(2 more are in the report)" in text
     assert comment_text(drawn.as_dict(), "").count("| x") == 1

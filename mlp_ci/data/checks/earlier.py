@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci import dvc
 from mlp_ci.data.checks.verdict import Check
-from mlp_ci.data.checks.wording import cut
+from mlp_ci.data.words import cut
 from mlp_ci.errors import MlpError
 from mlp_ci.git import file_at, git
 from mlp_ci.report import Outcome

@@ -10,10 +10,8 @@ from mlp_ci.data.checks.verdict import Check
 from mlp_ci.data.checks.wording import (
     HIDDEN,
     band,
-    cut,
     found_places,
     number,
-    percent,
     places,
     rows,
     shown,
@@ -21,6 +19,7 @@ from mlp_ci.data.checks.wording import (
     within,
 )
 from mlp_ci.data.engine import Engine, Facts, Fault
+from mlp_ci.data.words import cut, show_share
 from mlp_ci.errors import InputError
 from mlp_ci.report import Outcome
 
@@ -95,12 +94,12 @@ def _nulls(look: Look, column: ColumnPlan) -> Check:
     elif column.name in look.data.key:
         reason, limit = "a key may not be missing", 0.0
     counted = f" ({found.nan:,} of them NaN)" if found.nan else ""
-    message = f"{rows(found.nulls)} of {total:,} missing{counted}, {percent(share)}"
+    message = f"{rows(found.nulls)} of {total:,} missing{counted}, {show_share(share)}"
     if share <= limit:
         return Check(rule="nulls", column=column.name, outcome=Outcome.PASS, message=message)
-    message += f"; {reason or f'allowed are {percent(limit)}'}"
+    message += f"; {reason or f'allowed are {show_share(limit)}'}"
     if found.nulls == total:
-        message = f"all {total:,} values are missing; {reason or f'allowed are {percent(limit)}'}"
+        message = f"all {total:,} values are missing; {reason or f'allowed are {show_share(limit)}'}"
     else:
         message += places(look.engine.examples(column, Fault.NULL, look.key), look.key, show_values=False)
     fix = "fill or drop these rows" if reason else f"fill them, or raise `nulls` of {column.name}"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from mlp_ci.data.checks.predictive import ordering
 from mlp_ci.data.checks.verdict import Check
-from mlp_ci.data.checks.wording import HIDDEN, band, cut, found_places, percent, place, rows, within
+from mlp_ci.data.checks.wording import HIDDEN, band, found_places, place, rows, within
+from mlp_ci.data.words import cut, show_share
 from mlp_ci.errors import InputError
 from mlp_ci.report import Outcome
 
@@ -135,7 +136,7 @@ def balance(look: Look) -> Iterator[Check]:
         return
     wrong = [(value, n) for value, n in counts if not within(n / total, allowed)]
     told = [(HIDDEN if target.sensitive else cut(value), n) for value, n in wrong or counts]
-    message = ", ".join(f"{value}: {percent(n / total)}" for value, n in told[:5])
+    message = ", ".join(f"{value}: {show_share(n / total)}" for value, n in told[:5])
     message += f" and {len(told) - 5} more" if len(told) > 5 else ""
     if not wrong:
         yield Check(rule="balance", column=target.name, outcome=Outcome.PASS, message=message)

@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.checks.acceptance import Acceptance, outcomes
+from mlp_ci.data.words import show_share
 from mlp_ci.report import Finding, Outcome, Report, Table
 
 if TYPE_CHECKING:
@@ -99,17 +100,14 @@ def _table(path: str, verdict: FileVerdict) -> Table:
     shown = sorted(verdict.columns, key=lambda c: c.outcome is not Outcome.FAIL)[:MOST_COLUMNS]
     if len(verdict.columns) <= MOST_COLUMNS:
         shown = list(verdict.columns)
-    rows = tuple((c.name, c.type, _share(c.nulls), c.smallest, c.largest, c.distinct, c.outcome) for c in shown)
+    rows = tuple(
+        (c.name, c.type, "" if c.nulls is None else show_share(c.nulls), c.smallest, c.largest, c.distinct, c.outcome)
+        for c in shown
+    )
     title = f"{path}: {verdict.rows:,} row{'s' if verdict.rows != 1 else ''}"
     if len(shown) < len(verdict.columns):
         title += f"; {len(shown)} of {len(verdict.columns):,} columns, those that fail first"
     return Table(title=title, columns=("column", "type", "nulls", "min", "max", "distinct", "outcome"), rows=rows)
-
-
-def _share(share: float | None) -> str:
-    if share is None:
-        return ""
-    return f"{share:.2%}" if share else "0"
 
 
 def _plain(verdict: FileVerdict) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mlp_ci.data.plan import ColumnPlan, instant
+from mlp_ci.data.words import cut
 from mlp_ci.spec.quantities import show_duration
 
 if TYPE_CHECKING:
@@ -14,14 +15,7 @@ if TYPE_CHECKING:
     from mlp_ci.data.engine import Example, Found
     from mlp_ci.spec.data import Range
 
-SHOWN_LENGTH = 40
 HIDDEN = "hidden"
-
-
-def cut(text: str) -> str:
-    """A value in one line of at most SHOWN_LENGTH characters."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= SHOWN_LENGTH else flat[: SHOWN_LENGTH - 1] + "…"
 
 
 def rows(count: int) -> str:
@@ -30,12 +24,6 @@ def rows(count: int) -> str:
 
 def values(count: int) -> str:
     return f"{count:,} value{'s' if count != 1 else ''}"
-
-
-def percent(share: float) -> str:
-    if share in (0.0, 1.0):
-        return f"{share:.0%}"
-    return "less than 0.01 %" if share < 0.0001 else f"{share * 100:.4g} %"
 
 
 def shown(value: int | float | None, column: ColumnPlan) -> str:

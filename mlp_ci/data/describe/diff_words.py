@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.data.describe.diff import Changes, ColumnChanges, RowChanges, Values, numbers_of
 from mlp_ci.data.plan import instant
-from mlp_ci.report import Finding, Outcome, Report, Table, cell_text
+from mlp_ci.data.words import cut, show_number, show_share
+from mlp_ci.report import Finding, Outcome, Report, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -73,7 +74,7 @@ def _sentence(one: Compared) -> str:
         parts.append(f"{len(schema)} column{'s' if len(schema) != 1 else ''} came, went or changed type")
     moved = [c for c in changes.columns if _moved(c, SMALL)]
     if moved:
-        shown = ", ".join(f"{_cut(c.name)} {c.psi:.2f}" for c in moved[:3])
+        shown = ", ".join(f"{cut(c.name, LONGEST)} {c.psi:.2f}" for c in moved[:3])
         parts.append(f"{len(moved)} of {len(changes.columns)} distributions moved (PSI: {shown})")
     elif not schema:
         parts.append("no distribution moved beyond chance (PSI)")
@@ -107,13 +108,21 @@ def _findings(one: Compared) -> Iterable[Finding]:
         }.get(column.schema_change)
         if what:
             yield Finding(
-                check="schema", outcome=Outcome.FAIL, subject=_cut(column.name), message=what, severity="warning"
+                check="schema",
+                outcome=Outcome.FAIL,
+                subject=cut(column.name, LONGEST),
+                message=what,
+                severity="warning",
             )
     for column in changes.columns:
         if _moved(column, LARGE):
             message = f"is distributed differently: PSI {column.psi:.2f}"
             yield Finding(
-                check="psi", outcome=Outcome.FAIL, subject=_cut(column.name), message=message, severity="warning"
+                check="psi",
+                outcome=Outcome.FAIL,
+                subject=cut(column.name, LONGEST),
+                message=message,
+                severity="warning",
             )
 
 
@@ -145,10 +154,10 @@ def _tables(one: Compared) -> Iterable[Table]:
         title += f"; {len(both) - len(shown)} hardly differ or not at all"
     yield Table(
         title=title,
-        columns=("column", "", "PSI", "missing", "mean", *(f"{at:.0%}".replace("%", " %") for at in QUANTILES)),
+        columns=("column", "", "PSI", "missing", "mean", *(show_share(at) for at in QUANTILES)),
         rows=tuple(row for c in shown[:MOST_COLUMNS] for row in _two_rows(c)),
     )
-    said = [(_cut(c.name), words) for c in shown[:MOST_COLUMNS] if (words := _values(c, rows))]
+    said = [(cut(c.name, LONGEST), words) for c in shown[:MOST_COLUMNS] if (words := _values(c, rows))]
     if said:
         yield Table(title="Values", columns=("column", "what differs"), rows=tuple(said))
 
@@ -162,7 +171,7 @@ def _two_rows(column: ColumnChanges) -> Iterable[tuple[Any, ...]]:
     """The column before and now, one below the other: side by side no terminal is wide enough."""
     psi = None if column.psi is None else round(column.psi, 3)
     for name, side, nulls, profile in (
-        (_cut(column.name), "before", column.nulls_before, column.before),
+        (cut(column.name, LONGEST), "before", column.nulls_before, column.before),
         ("", "now", column.nulls_now, column.now),
     ):
         found = numbers_of(profile)
@@ -171,8 +180,8 @@ def _two_rows(column: ColumnChanges) -> Iterable[tuple[Any, ...]]:
         elif found is None:
             measured = [""] * (1 + len(QUANTILES))
         else:
-            measured = [numbers(found.mean), *(numbers(found.quantile(at)) for at in QUANTILES)]
-        yield name, side, psi if side == "now" else None, _share(nulls), *measured
+            measured = [show_number(found.mean), *(show_number(found.quantile(at)) for at in QUANTILES)]
+        yield name, side, psi if side == "now" else None, show_share(nulls), *measured
 
 
 def _values(column: ColumnChanges, rows: RowChanges) -> str:
@@ -183,7 +192,7 @@ def _values(column: ColumnChanges, rows: RowChanges) -> str:
         parts.append(_pair(_span(column.span_before), _span(column.span_now)))
     a, b = numbers_of(column.before), numbers_of(column.now)
     if a and b and (a.smallest, a.largest) != (b.smallest, b.largest):
-        ends = [f"{numbers(p.smallest)} … {numbers(p.largest)}" if p.count else "" for p in (a, b)]
+        ends = [f"{show_number(p.smallest)} … {show_number(p.largest)}" if p.count else "" for p in (a, b)]
         parts.append(f"range {_pair(ends[0], ends[1])}")
     parts += [
         f"{word} {_named(values)}" for word, values in (("new:", column.new), ("gone:", column.gone)) if values.count
@@ -194,7 +203,7 @@ def _values(column: ColumnChanges, rows: RowChanges) -> str:
 
 
 def _named(values: Values) -> str:
-    shown = ", ".join(f"{_cut(value) or repr('')} ({n:,})" for value, n in values.most[:3])
+    shown = ", ".join(f"{cut(value, LONGEST) or repr('')} ({n:,})" for value, n in values.most[:3])
     more = values.count - min(3, len(values.most))
     return f"{shown} and {more:,} more" if more > 0 else shown
 
@@ -206,25 +215,6 @@ def _pair(before: str, now: str) -> str:
 def _span(ends: tuple[Any, Any]) -> str:
     low, high = ends
     return "" if low is None else f"{instant(int(low)):%Y-%m-%d} … {instant(int(high)):%Y-%m-%d}"
-
-
-def numbers(value: float | None) -> str:
-    """A number for people: whole ones whole, others in four digits; nothing for None."""
-    if value is None:
-        return ""
-    whole = float(value).is_integer() and abs(value) < 1e15
-    return f"{int(value):,}" if whole else cell_text(float(value))
-
-
-def _share(share: float) -> str:
-    if share in (0.0, 1.0):
-        return "0 %" if share == 0 else "100 %"
-    return "<0.01 %" if share < 0.0001 else f"{share * 100:.3g} %"
-
-
-def _cut(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= LONGEST else flat[: LONGEST - 1] + "…"
 
 
 # ---------------------------------------------------------------- for programs

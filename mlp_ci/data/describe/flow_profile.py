@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.data.describe.diff_words import numbers
 from mlp_ci.data.describe.flow_infer import read_known
 from mlp_ci.data.describe.patterns import personal
 from mlp_ci.data.describe.profile_page import column_quantile, render
@@ -15,6 +14,7 @@ from mlp_ci.data.describe.view import ColumnView, FileView, bars_of, sparkline
 from mlp_ci.data.engines.duck import open_file
 from mlp_ci.data.profiles.profiling import profile_rows
 from mlp_ci.data.profiles.shapes import CategoryProfile, NumberProfile, TextProfile
+from mlp_ci.data.words import round_share, show_number
 from mlp_ci.errors import InputError
 from mlp_ci.report import Outcome, Report, Table
 from mlp_ci.spec.load import MODEL_FILE
@@ -129,7 +129,7 @@ def _number_row(column: ColumnView) -> tuple[Any, ...]:
     assert isinstance(shape, NumberProfile)
     quantiles = (column_quantile(column, shape, at) for at in (0.05, 0.5, 0.95))
     measured = (shape.mean, shape.deviation, shape.smallest, *quantiles)
-    shown = [numbers(value) for value in (*measured, shape.largest)]
+    shown = [show_number(value) for value in (*measured, shape.largest)]
     return column.name, column.missing, column.distinct_words, *shown, sparkline(shape)
 
 
@@ -145,9 +145,9 @@ def _holds(column: ColumnView) -> str:
         return "no value twice"
     if isinstance(shape, CategoryProfile):
         bars = bars_of(shape)[:TOP]
-        return ", ".join(f"{bar.label} {bar.share:.0%}".replace("%", " %") for bar in bars)
+        return ", ".join(f"{bar.label} {round_share(bar.share)}" for bar in bars)
     if isinstance(shape, TextProfile) and shape.length.count:
-        return f"text, {numbers(shape.length.smallest)} … {numbers(shape.length.largest)} characters"
+        return f"text, {show_number(shape.length.smallest)} … {show_number(shape.length.largest)} characters"
     return column.span_words
 
 

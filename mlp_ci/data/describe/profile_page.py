@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlp_ci import __version__, clock
-from mlp_ci.data.describe.diff_words import numbers
 from mlp_ci.data.describe.view import bars_of
 from mlp_ci.data.profiles.histogram import histogram, is_whole
 from mlp_ci.data.profiles.shapes import NumberProfile, TextProfile
+from mlp_ci.data.words import round_share, show_number
 
 if TYPE_CHECKING:
     from mlp_ci.data.describe.view import ColumnView, FileView
@@ -28,7 +28,7 @@ def render(view: FileView) -> str:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters.update(number=numbers, share=_share)
+    environment.filters.update(number=show_number, share=round_share)
     environment.globals.update(bars=bars_of, numbers_of=_numbers, quantile=column_quantile, plot=plot, notes=notes)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     missing = sum(c.nulls for c in view.columns)
@@ -85,7 +85,7 @@ def _at(value: float, span: float, *, whole: bool) -> str:
     """A number below the axis: what cannot be seen there is zero."""
     if abs(value) < span / 200:
         return "0"
-    return numbers(float(round(value)) if whole and span > 4 else value)
+    return show_number(float(round(value)) if whole and span > 4 else value)
 
 
 def notes(column: ColumnView) -> list[str]:
@@ -100,12 +100,6 @@ def notes(column: ColumnView) -> list[str]:
     shape = column.shape
     if isinstance(shape, NumberProfile) and shape.mean is not None:
         # No line is broken inside "12 ± 3".
-        spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{numbers(shape.deviation)}" if shape.deviation else ""
-        said.append(f"mean\N{NO-BREAK SPACE}{numbers(shape.mean)}{spread}")
+        spread = f"\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{show_number(shape.deviation)}" if shape.deviation else ""
+        said.append(f"mean\N{NO-BREAK SPACE}{show_number(shape.mean)}{spread}")
     return [*said, *by_length]
-
-
-def _share(share: float) -> str:
-    if 0 < share < 0.001:
-        return "<0.1 %"
-    return f"{share * 100:.1f} %" if 0 < share < 0.1 else f"{share * 100:.0f} %"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlp_ci.data.plan import instant
 from mlp_ci.data.profiles.histogram import histogram
 from mlp_ci.data.profiles.shapes import CategoryProfile, NumberProfile
+from mlp_ci.data.words import cut, show_share
 
 if TYPE_CHECKING:
     from mlp_ci.data.profiles.shapes import ColumnProfile
@@ -47,9 +48,7 @@ class ColumnView:
     def missing(self) -> str:
         """The share of missing values."""
         share = self.nulls / self.rows if self.rows else 0.0
-        if share in (0.0, 1.0):
-            return "0" if share == 0 else "100 %"
-        return "<0.01 %" if share < 0.0001 else f"{share * 100:.3g} %"
+        return show_share(share) if share else "0"
 
     @property
     def distinct_words(self) -> str:
@@ -83,7 +82,7 @@ def bars_of(shape: ColumnProfile | None) -> tuple[Bar, ...]:
         named = list(shape.counts.items())
         kept = named[:MOST_BARS]
         rest = shape.count - sum(n for _, n in kept)
-        bars = [Bar(label=_label(v), rows=n, share=n / shape.count) for v, n in kept]
+        bars = [Bar(label=cut(v, LABEL) or "(empty)", rows=n, share=n / shape.count) for v, n in kept]
         others = max(0, shape.distinct - len(kept))
         if rest:
             bars.append(Bar(label=f"{others:,} others", rows=rest, share=rest / shape.count, rest=True))
@@ -102,8 +101,3 @@ def sparkline(shape: NumberProfile) -> str:
     top = max(heights) or 1.0
     # What is there is seen: only an empty cell is a blank.
     return "".join(BLOCKS[0 if h <= 0 else max(1, round(h / top * (len(BLOCKS) - 1)))] for h in heights)
-
-
-def _label(text: str) -> str:
-    flat = " ".join(text.split()) or "(empty)"
-    return flat if len(flat) <= LABEL else flat[: LABEL - 1] + "…"
