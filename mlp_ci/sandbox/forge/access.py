@@ -147,6 +147,18 @@ def is_member(forge: Forge, org_id: int, user: User) -> OrgMember | None:
     return forge.store.first(OrgMember, "org_id = ? AND user_id = ? AND role != 'app'", org_id, user.id)
 
 
+def inside(forge: Forge, org: User, user: User) -> bool:
+    """Whether the user is a member of the organisation, or an app that is installed on a repository of it."""
+    store = forge.store
+    if user.type != "Bot":
+        return is_member(forge, org.id, user) is not None
+    own = "user_id = ? AND repo_id IN (SELECT id FROM repos WHERE owner_id = ?)"
+    return (
+        store.count(OrgMember, "org_id = ? AND user_id = ?", org.id, user.id) > 0
+        or store.count(Collaborator, own, user.id, org.id) > 0
+    )
+
+
 def team_members(forge: Forge, team: Team) -> list[User]:
     ids = "SELECT user_id FROM team_members WHERE team_id = ?"
     return forge.store.find(User, f"id IN ({ids})", team.id, order="login")

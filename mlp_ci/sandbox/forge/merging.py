@@ -39,6 +39,7 @@ def merge(forge: Forge, repo: Repo, actor: Actor, pull: Pull, wish: Wish) -> str
             store.update(pull, intent_sha=None, intent_user=None)
             raise Refusal(405, "Base branch was modified. Review and try the merge again.")
     if repo.delete_branch_on_merge and pull.head_repo_id == repo.id:
+        pulls.retarget(forge, repo, actor, pull.head_ref, pull.base_ref)
         pushes.move(forge, repo, actor, f"refs/heads/{pull.head_ref}", ZERO, pull.head_sha)
     return new
 

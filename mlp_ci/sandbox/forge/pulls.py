@@ -77,6 +77,15 @@ def set_base(forge: Forge, repo: Repo, actor: Actor, pull: Pull, base: str) -> P
     return pull
 
 
+def retarget(forge: Forge, repo: Repo, actor: Actor, gone: str, base: str) -> None:
+    """The branch ``gone`` was merged and is about to be deleted: what was to go there goes where it went."""
+    with forge.git.lock(repo), forge.store.tx():
+        for pull in _open_pulls(forge, "repo_id = ? AND base_ref = ?", repo.id, gone):
+            moved = refresh(forge, repo, forge.store.update(pull, base_ref=base))
+            history.note(forge, repo, actor, pull.id, "automatic_base_change_succeeded")
+            events.pull_event(forge, repo, actor, moved, "edited", changes={})
+
+
 def set_state(forge: Forge, repo: Repo, actor: Actor, pull: Pull, state: str) -> Pull:
     """Close, or open again; a merged pull request stays closed."""
     issue = forge.store.get(Issue, pull.id)
@@ -162,7 +171,7 @@ def commits(forge: Forge, repo: Repo, pull: Pull) -> list[Commit]:
     return forge.git.log(repo, "--reverse", "--topo-order", f"{base}..{pull.head_sha}")
 
 
-def _open_pulls(forge: Forge, where: str, *args: int) -> list[Pull]:
+def _open_pulls(forge: Forge, where: str, *args: int | str) -> list[Pull]:
     is_open = "id IN (SELECT id FROM issues WHERE is_pull = 1 AND state = 'open')"
     return forge.store.find(Pull, f"({where}) AND {is_open}", *args)
 

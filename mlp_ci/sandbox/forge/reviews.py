@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlp_ci.sandbox.forge import access, events, history
+from mlp_ci.sandbox.forge import access, events, history, pulls
 from mlp_ci.sandbox.forge.access import Actor, Forge
-from mlp_ci.sandbox.forge.records import Issue, Pull, Repo, Review, ReviewRequest, Team
+from mlp_ci.sandbox.forge.records import ActionsSettings, Issue, Pull, Repo, Review, ReviewRequest, Team
 from mlp_ci.sandbox.forge.store import Refusal, stamp
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ STATES = {"APPROVE": "APPROVED", "REQUEST_CHANGES": "CHANGES_REQUESTED", "COMMEN
 def submit(forge: Forge, actor: Actor, pull: Pull, event: str, text: str = "", commit: str = "") -> Review:
     """Review the head (or ``commit``) of a pull request; ``event``: APPROVE | REQUEST_CHANGES | COMMENT.
 
-    Nobody can approve or ask for changes on their own pull request: 422, as on github.com.
+    Nobody can approve or ask for changes on their own pull request: 422, as on github.com. There as here a pull request
+    that is closed or merged can still be reviewed.
     """
     repo = forge.store.get(Repo, pull.repo_id)
     if event not in STATES:
@@ -28,8 +29,10 @@ def submit(forge: Forge, actor: Actor, pull: Pull, event: str, text: str = "", c
         raise Refusal(422, "Unprocessable Entity", [f"Can not {what} your own pull request"])
     if event != "APPROVE" and not text:
         raise Refusal(422, "Unprocessable Entity", ["Body can't be blank"])
-    if commit and forge.git.kind(repo, commit) != "commit":
-        raise Refusal(422, "Unprocessable Entity", ["Commit is not part of the pull request"])
+    if event == "APPROVE" and actor.quiet and not _runs_may_approve(forge, repo):
+        raise Refusal(422, "Unprocessable Entity", ["GitHub Actions is not permitted to approve pull requests."])
+    if commit and commit not in {known.sha for known in pulls.commits(forge, repo, pull)}:
+        raise Refusal(422, "Unprocessable Entity", ["The commitOID is not part of the pull request"])
     with forge.store.tx():
         pull = forge.store.get(Pull, pull.id)
         review = forge.store.insert(
@@ -82,3 +85,9 @@ def withdraw(forge: Forge, repo: Repo, actor: Actor, pull: Pull, logins: Sequenc
             where = "pull_id = ? AND team_id = (SELECT id FROM teams WHERE slug = ? AND org_id = ?)"
             forge.store.delete(ReviewRequest, where, pull.id, slug, repo.owner_id)
         events.pull_event(forge, repo, actor, pull, "review_request_removed")
+
+
+def _runs_may_approve(forge: Forge, repo: Repo) -> bool:
+    """The repository's setting of Actions; off unless somebody has turned it on."""
+    row = forge.store.first(ActionsSettings, "repo_id = ?", repo.id)
+    return row is not None and bool(row.workflow.get("can_approve_pull_request_reviews"))

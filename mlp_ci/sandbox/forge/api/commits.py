@@ -120,15 +120,15 @@ def combined_status(call: Call) -> Any:
     sha = call.commit(call.params["ref"])
     latest = checks.latest_statuses(call.forge, call.repo, sha)
     api = f"{shapes.repo_url(call.forge, call.repo)}/commits/{sha}"
-    return {
+    reply = page(call, latest, lambda status: shapes_checks.status(call.forge, call.repo, status), "statuses")
+    reply.data |= {
         "state": checks.combined_state(latest),
-        "statuses": [shapes_checks.status(call.forge, call.repo, status) for status in latest],
         "sha": sha,
-        "total_count": len(latest),
         "repository": shapes.minimal_repository(call.forge, call.repo),
         "commit_url": api,
         "url": f"{api}/status",
     }
+    return reply
 
 
 # --- check runs

@@ -42,21 +42,23 @@ def organization(call: Call) -> Any:
 
 @group("GET", "/orgs/{org}/members")
 def members(call: Call) -> Any:
+    """Outsiders see those who made their membership public, which here nobody does."""
+    org = _org(call)
     ids = "id IN (SELECT user_id FROM org_members WHERE org_id = ? AND role != 'app')"
-    return page(
-        call, call.forge.store.find(User, ids, _org(call).id, order="login"), lambda u: shapes.user(call.forge, u)
-    )
+    found = call.forge.store.find(User, ids, org.id, order="login") if _inside(call, org) else []
+    return page(call, found, lambda u: shapes.user(call.forge, u))
 
 
 @group("GET", "/orgs/{org}/members/{username}")
 def is_member(call: Call) -> Any:
-    if access.is_member(call.forge, _org(call).id, call.user()) is None:
+    org = _org(call)
+    if not _inside(call, org) or access.is_member(call.forge, org.id, call.user()) is None:
         raise Refusal(404, "Not Found")
 
 
 @group("GET", "/orgs/{org}/memberships/{username}")
 def membership(call: Call) -> Any:
-    org, who = _org(call), call.user()
+    org, who = _known_org(call), call.user()
     found = call.row(OrgMember, "org_id = ? AND user_id = ? AND role != 'app'", org.id, who.id)
     return {
         "url": call.url,
@@ -70,7 +72,7 @@ def membership(call: Call) -> Any:
 
 @group("GET", "/orgs/{org}/teams")
 def teams(call: Call) -> Any:
-    found = call.forge.store.find(Team, "org_id = ?", _org(call).id, order="slug")
+    found = call.forge.store.find(Team, "org_id = ?", _known_org(call).id, order="slug")
     return page(call, found, lambda team: shapes.team(call.forge, team))
 
 
@@ -115,11 +117,19 @@ def _org(call: Call) -> User:
     return call.row(User, "login = ? COLLATE NOCASE AND type = 'Organization'", call.params["org"])
 
 
-def _team(call: Call) -> Team:
-    """A team is known to the members of its organisation and its apps; not to a run's token, as on github.com."""
+def _known_org(call: Call) -> User:
+    """The organisation, for what only its members and its apps may ask; a run's token is neither, as on github.com."""
     org = _org(call)
     if call.actor.quiet:
         raise Refusal(403, "Resource not accessible by integration")
-    if call.actor.user.type != "Bot" and access.is_member(call.forge, org.id, call.actor.user) is None:
+    if not _inside(call, org):
         raise Refusal(404, "Not Found")
-    return call.row(Team, "org_id = ? AND slug = ?", org.id, call.params["team_slug"])
+    return org
+
+
+def _inside(call: Call, org: User) -> bool:
+    return not call.actor.quiet and access.inside(call.forge, org, call.actor.user)
+
+
+def _team(call: Call) -> Team:
+    return call.row(Team, "org_id = ? AND slug = ?", _known_org(call).id, call.params["team_slug"])

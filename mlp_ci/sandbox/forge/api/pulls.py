@@ -14,6 +14,9 @@ from mlp_ci.sandbox.forge.store import Refusal, invalid
 
 group = Group()
 _PULL = REPO + "/pulls/{pull_number}"
+# GitHub lists no more than these, on however many pages; the pull request itself says how many there are.
+_MOST_COMMITS = 250
+_MOST_FILES = 3000
 _REVIEW = _PULL + "/reviews/{review_id}"
 
 
@@ -74,13 +77,13 @@ def edit_pull(call: Call) -> Any:
 @group("GET", _PULL + "/files", "pull_requests")
 def files(call: Call) -> Any:
     pull = _pull(call)
-    found = pulls.diff(call.forge, call.repo, pull)
+    found = pulls.diff(call.forge, call.repo, pull)[:_MOST_FILES]
     return page(call, found, lambda file: shapes.changes(call.forge, call.repo, pull.head_sha, [file])[0])
 
 
 @group("GET", _PULL + "/commits", "pull_requests")
 def commits(call: Call) -> Any:
-    found = pulls.commits(call.forge, call.repo, _pull(call))
+    found = pulls.commits(call.forge, call.repo, _pull(call))[:_MOST_COMMITS]
     return page(call, found, lambda commit: shapes.commit(call.forge, call.repo, commit))
 
 

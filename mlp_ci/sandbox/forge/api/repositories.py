@@ -153,7 +153,7 @@ def permission(call: Call) -> Any:
     return {"permission": legacy, "role_name": have, "user": {**_collaborator(call, user), "role_name": have}}
 
 
-@group("GET", REPO + "/teams")
+@group("GET", REPO + "/teams", "administration")
 def teams(call: Call) -> Any:
     found = call.forge.store.find(TeamRepo, "repo_id = ?", call.repo.id)
     names = {"read": "pull", "write": "push"}

@@ -6,6 +6,7 @@ Lifetimes follow the machine's clock, not the sandbox's: a demo moves that one b
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
@@ -103,11 +104,9 @@ def redeem(forge_root: Path, code: str) -> str | None:
 
 def _forget_old(folder: Path) -> None:
     for file in folder.iterdir():
-        try:
+        with contextlib.suppress(FileNotFoundError):  # used, or forgotten by somebody else, just now
             if file.stat().st_mtime < time.time() - CODE_SECONDS:
                 file.unlink()
-        except FileNotFoundError:
-            continue  # it was used, or forgotten by somebody else, just now
 
 
 def _code_file(folder: Path, code: str) -> Path:
@@ -120,9 +119,9 @@ def _key(file: Path) -> bytes:
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
             stream.write(secrets.token_bytes(32))
         try:
-            file.hardlink_to(scratch)
-        except FileExistsError:
-            pass  # another process of the same forge was faster; its key is as good
+            # Another process of the same forge may be faster; its key is as good.
+            with contextlib.suppress(FileExistsError):
+                file.hardlink_to(scratch)
         finally:
             scratch.unlink()
     return file.read_bytes()
