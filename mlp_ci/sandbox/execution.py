@@ -204,7 +204,7 @@ class Execution:
         inside = not from_fork(event)
         permissions = plan.workflow.permissions
         if not inside:  # as on GitHub: the code of a fork reads, and gets no secret
-            permissions = dict.fromkeys(permissions or {"contents": "read"}, "read")
+            permissions = read_only(permissions)
         token = self.forge.mint_run_token(plan.run, permissions)
         return act.Invocation(
             folder=self.folder,
@@ -324,6 +324,13 @@ def check_out(event: Event, folder: Path, server_url: str) -> Path:
     git(tree, "checkout", "--quiet", "--force", *where, event.sha)
     git(tree, "remote", "set-url", "origin", f"{server_url}/{event.repository}.git")
     return tree
+
+
+def read_only(permissions: Mapping[str, str] | None) -> Mapping[str, str]:
+    """The same without writing. What was not granted stays so; an identity can only be written, so it goes."""
+    if permissions is None:
+        return {"contents": "read"}
+    return {scope: "read" for scope, level in permissions.items() if level != "none" and scope != "id-token"}
 
 
 def from_fork(event: Event) -> bool:

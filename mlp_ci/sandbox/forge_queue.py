@@ -86,9 +86,11 @@ class ForgeQueue:
 
     def _events(self, row: rows.Event) -> list[Event]:
         """A ``pull_request`` starts two kinds of workflows: the merge's own, and the default branch's on its behalf."""
+        repo = self.forge.store.get(rows.Repo, row.repo_id)
+        if repo.fork_of is not None:
+            return []  # GitHub leaves Actions off in a fork until its owner turns them on, which nobody can here
         made = [self._event(row, row.event, row.ref, row.sha)]
         if row.event == "pull_request":
-            repo = self.forge.store.get(rows.Repo, row.repo_id)
             tip = self.forge.git.resolve(repo, repo.default_branch) or ""
             made.append(self._event(row, "pull_request_target", f"refs/heads/{repo.default_branch}", tip))
         # Without a commit there is nothing to run: a deleted branch, a pull request that conflicts with its base.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from mlp_ci.sandbox.execution import Place
+from mlp_ci.sandbox.execution import Place, read_only
 from mlp_ci.sandbox.forge import checks, pulls, repositories, runs, seed
 from mlp_ci.sandbox.forge.access import Actor
 from mlp_ci.sandbox.forge.records import CheckRun, Event, Job, Run, Token
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SEED = Seed(
     org="acme",
-    users=(SeedUser("alice", token="alice-token"), SeedUser("bob", token="bob-token")),
+    users=tuple(SeedUser(login, token=f"{login}-token") for login in ("alice", "bob", "mallory")),
     teams=(SeedTeam("growth-ml", ("alice", "bob"), {"flight-delay": "write"}),),
     repos=(SeedRepo("flight-delay", secrets={"KEY": "open-sesame"}, variables={"WORD": "hello"}),),
 )
@@ -192,3 +192,45 @@ def test_what_a_killed_runner_had_begun_is_run_by_the_next(sandbox: Sandbox) -> 
     [run] = sandbox.settled()
     assert (run.id, run.conclusion) == (created[0], "success")
     assert sandbox.forge.store.count(CheckRun) == 1
+
+
+def test_the_code_of_a_fork_writes_nothing_reads_no_secret_and_starts_nothing_at_home(sandbox: Sandbox) -> None:
+    said = '\n      - run: echo "key [$KEY]"\n        env: {KEY: "${{ secrets.KEY }}"}\n'
+    base = {
+        ".github/workflows/loop.yml": workflow("pull_request", said + POST_STATUS.lstrip("\n")),
+        ".github/workflows/target.yml": workflow("pull_request_target", POST_STATUS),
+    }
+    sandbox.commit(base)
+    assert sandbox.ask("/forks", "mallory", "POST").status_code == 202
+    fork = seed.repo_of(sandbox.forge, "mallory/flight-delay")
+    theirs = {".github/workflows/mine.yml": workflow("[push, pull_request]", said), "new.txt": "x"}
+    content = {name: text.encode() for name, text in theirs.items()}
+    repositories.commit_files(sandbox.forge, fork, sandbox.actor("mallory"), content, "Mine", "main")
+    assert sandbox.settled() == []
+    opened = sandbox.ask("/pulls", "mallory", "POST", title="Mine", head="mallory:main", base="main")
+    assert opened.status_code == 201, opened.text
+    found = {run.path.rpartition("/")[2]: run for run in sandbox.settled()}
+    assert {name: run.conclusion for name, run in found.items()} == {
+        "loop.yml": "failure",
+        "mine.yml": "success",
+        "target.yml": "success",
+    }
+    log = runs.read_log(sandbox.forge, found["loop.yml"])
+    assert "key []" in log
+    assert "HTTP Error 403" in log
+    assert "key []" in runs.read_log(sandbox.forge, found["mine.yml"])
+    assert "answered 201" in runs.read_log(sandbox.forge, found["target.yml"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "given"),
+    [
+        (None, {"contents": "read"}),
+        ({}, {}),
+        ({"contents": "none", "id-token": "write", "statuses": "write"}, {"statuses": "read"}),
+    ],
+)
+def test_a_token_for_a_forks_code_only_reads_what_was_asked_for(
+    asked: dict[str, str] | None, given: dict[str, str]
+) -> None:
+    assert read_only(asked) == given
