@@ -177,7 +177,7 @@ def _ruled(hub: Hub, branch: str, fix: str, *, unseen: bool) -> Finding:
     from mlp_ci.github import GitHubError
 
     try:
-        rules = hub.wire.get(_path(hub, "rules", "branches", branch), "read the rules of the branch")
+        rules = hub.wire.pages(_path(hub, "rules", "branches", branch), "read the rules of the branch")
     except GitHubError:
         rules = []
     checks = [
@@ -198,8 +198,8 @@ def _pull_requests(hub: Hub) -> Finding:
     from mlp_ci.github import GitHubError
 
     try:
-        secrets = hub.wire.get(_path(hub, "actions", "secrets"), "list the names of the secrets")
-        if SECRET in [secret.get("name") for secret in secrets.get("secrets") or []]:
+        secrets = hub.wire.pages(_path(hub, "actions", "secrets"), "list the names of the secrets", item="secrets")
+        if SECRET in [secret.get("name") for secret in secrets]:
             return _pass("ci token", f"the secret {SECRET} lets CI open pull requests that start workflows")
         settings = hub.wire.get(_path(hub, "actions", "permissions", "workflow"), "read the settings of Actions")
     except GitHubError as refusal:
