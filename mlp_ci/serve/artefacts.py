@@ -40,7 +40,8 @@ def obtain(home: Path, tracking: Tracking, model: str, stage: str, entry: StageE
         msg = f"the evidence of {name} is not the evidence that it was registered with"
         why = "its gate may never have passed"
         raise GateError(msg, why=why, fix="evaluate and register the model again")
-    return Release(entry.version, entry.digest, fetch(home, tracking, version.run_id, entry.digest))
+    folder = fetch(home, tracking, version.run_id, entry.digest)
+    return Release(entry.version, entry.digest, folder, f"sha256:{found}")
 
 
 def fetch(home: Path, tracking: Tracking, run_id: str, digest: str) -> Path:

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.errors import InputError, OutsideError, RolloutAborted
 from mlp_ci.serve import processes
 from mlp_ci.serve import state as states
 from mlp_ci.serve.processes import EXIT_PORT_TAKEN
@@ -60,10 +60,17 @@ def answers(server: Server) -> bool:
 
 
 def started(place: Place, server: Server) -> bool:
-    """Wait until ``server`` answers; False when its port was taken by another program."""
+    """Wait until ``server`` answers; False when its port was taken by another program.
+
+    Raises RolloutAborted when another command, a rollback above all, ended it meanwhile.
+    """
     name = f"v{server.version}"
     deadline = time.monotonic() + START_TIMEOUT
     while not answers(server):
+        state = states.read(place)
+        if state is None or state.stopped or state.servers.get(server.version) != server:
+            msg = f"another command ended version {server.version} of {place} while this started it"
+            raise RolloutAborted(msg, why=_WHY, fix="see what that command says; it has the last word")
         child = ((states.read_json(place.processes_file) or {}).get("children") or {}).get(name) or {}
         if str(server.port) in child.get("command", ()) and child.get("permanent"):
             if child["exit"] == EXIT_PORT_TAKEN:

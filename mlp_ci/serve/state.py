@@ -10,25 +10,28 @@ import fcntl
 import json
 import os
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import OutsideError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from datetime import datetime
     from pathlib import Path
 
 STABLE, CANARY = "stable", "canary"
-REVERSAL_STEPS = ("git", "alias", "deployment")
+REVERSAL_STEPS = ("git", "alias", "record", "deployment")
+# What still has to be said of a rollback after a deploy, or another rollback, moved the traffic on.
+OVERTAKEN_STEPS = {"deploy": ("git", "record"), "rollback": ("git", "record", "deployment")}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LiveFact:
     """The version that has the traffic of a stage. ``running`` is False when its processes are gone (a reboot).
 
-    ``previous`` is the version that a rollback would go back to, if there is one.
+    ``previous`` is the version that a rollback would go back to, if there is one; ``evidence`` the digest of what the
+    version was registered with.
     """
 
     version: int
@@ -37,6 +40,7 @@ class LiveFact:
     address: str
     previous: int | None
     running: bool
+    evidence: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,21 +123,45 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Reversal:
-    """A rollback from ``held`` to ``version`` whose traffic has moved; ``done`` names the later steps that are over."""
+    """A rollback from ``held`` to ``version`` whose traffic has moved; ``done`` names the later steps that are over.
+
+    ``by`` is the login of who asked for it, where that is known. ``commit``, ``pull`` and ``record`` are what the later
+    steps made. ``overtaken`` says what moved the traffic on before they were over: deploy or rollback.
+    """
 
     held: Held
     version: int
     digest: str
+    evidence: str = ""
+    by: str = ""
     done: tuple[str, ...] = ()
+    commit: str = ""
+    pull: int | None = None
+    record: str = ""
+    overtaken: str = ""
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        """The steps that are still to be done, in their order."""
+        wanted = OVERTAKEN_STEPS.get(self.overtaken, REVERSAL_STEPS)
+        return tuple(step for step in wanted if step not in self.done)
 
     @property
     def finished(self) -> bool:
-        return set(self.done) >= set(REVERSAL_STEPS)
+        return not self.left
+
+    def same(self, other: Reversal | None) -> bool:
+        """Whether both are one rollback, however far its record is."""
+        return other is not None and self.held.digest == other.held.digest and self.held.since == other.held.since
 
 
 @dataclass
 class State:
-    """The whole ``state.json``. ``announced`` is the version whose alias and deployment record were made."""
+    """The whole ``state.json``. ``announced`` is the version whose alias and deployment record were made.
+
+    ``reversal`` is the rollback that led to what is live, if one did; ``overtaken`` are earlier ones of which git was
+    not told yet.
+    """
 
     model: str
     stage: str
@@ -148,6 +176,7 @@ class State:
     history: list[dict[str, Any]] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
     reversal: Reversal | None = None
+    overtaken: list[Reversal] = field(default_factory=list)
     announced: int | None = None
     log: dict[str, Any] = field(default_factory=dict)
 
@@ -170,14 +199,56 @@ class State:
         before = [h for h in self.history if h["version"] != self.live and h["digest"] not in bad]
         return int(before[-1]["version"]) if before else None
 
-    def hand_over(self, version: int, digest: str, now: datetime) -> None:
+    def evidence_of(self, version: int) -> str:
+        """The digest of the evidence that ``version`` last ran with here; empty where it was not noted."""
+        return next((str(h.get("evidence") or "") for h in reversed(self.history) if h["version"] == version), "")
+
+    def hand_over(self, version: int, digest: str, now: datetime, evidence: str = "") -> None:
         """Note that ``version`` has all the traffic from ``now`` on; the interval before ends."""
         if self.live != version:
             for interval in self.history:
                 interval["ended"] = interval["ended"] or now.isoformat()
-            self.history.append({"version": version, "digest": digest, "started": now.isoformat(), "ended": None})
+            begun = {"version": version, "digest": digest, "evidence": evidence}
+            self.history.append({**begun, "started": now.isoformat(), "ended": None})
         self.live = version
         self.arms = [Arm(version=version, weight=100)]
+
+    def settle(self, version: int, digest: str, now: datetime, evidence: str) -> None:
+        """Note that a deploy gave ``version`` all the traffic; an earlier rollback of its bytes no longer counts."""
+        self.hand_over(version, digest, now, evidence)
+        self.held = [h for h in self.held if h.digest != digest]
+        if self.reversal and self.reversal.version != version:
+            self.overtake("deploy")
+
+    def reverse(self, version: int, held: Held, by: str) -> Reversal:
+        """Note that a rollback gave ``version``, which ran here before, all the traffic, and what it took it from."""
+        digest, evidence = self.digest_of(version) or "", self.evidence_of(version)
+        self.held = [h for h in self.held if h.digest not in (digest, held.digest)] + [held]
+        self.overtake("rollback")
+        self.reversal = Reversal(held=held, version=version, digest=digest, evidence=evidence, by=by)
+        self.announced = None
+        self.hand_over(version, digest, datetime.fromisoformat(held.since), evidence)
+        return self.reversal
+
+    def taken(self) -> tuple[int, str]:
+        """The version and digest that a rollback takes away now: what is on its way in, else what is live."""
+        version = self.canary() or self.live or 0
+        server = self.servers.get(version)
+        return version, server.digest if server else self.digest_of(version) or ""
+
+    def overtake(self, by: str) -> None:
+        """The traffic moves on: of the rollback before, what git was not told yet stays to be done."""
+        if self.reversal is not None:
+            before = replace(self.reversal, overtaken=by)
+            self.overtaken += [] if before.finished else [before]
+        self.reversal = None
+
+    def note(self, reversal: Reversal) -> None:
+        """Note how far the record of a rollback is."""
+        if reversal.same(self.reversal):
+            self.reversal = reversal
+        self.overtaken = [reversal if reversal.same(o) else o for o in self.overtaken]
+        self.overtaken = [o for o in self.overtaken if not o.finished]
 
 
 def read(place: Place) -> State | None:
@@ -195,6 +266,7 @@ def read(place: Place) -> State | None:
                 "arms": [Arm(**a) for a in raw["arms"]],
                 "held": [Held(**h) for h in raw["held"]],
                 "reversal": _reversal(raw["reversal"]),
+                "overtaken": [o for o in map(_reversal, raw.get("overtaken") or []) if o],
             }
         )
     except (ValueError, TypeError, KeyError) as error:
@@ -242,6 +314,18 @@ def one_rollout(place: Place) -> Iterator[None]:
         except BlockingIOError as error:
             msg = f"another deploy is under way for {place}"
             raise OutsideError(msg, fix="wait until it is done, then run this again") from error
+        yield
+
+
+@contextmanager
+def one_record(place: Place) -> Iterator[None]:
+    """Hold the right to say outside what runs here (git, alias, records); whoever comes later waits.
+
+    Without it the alias of a deploy could come after that of a rollback, and name what was just taken away.
+    """
+    _make(place)
+    with (place.folder / "record.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 

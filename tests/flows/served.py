@@ -13,17 +13,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.promote import records
 from mlp_ci.serve import processes
 from mlp_ci.serve import state as states
 from mlp_ci.serve.state import Place
 from mlp_ci.serve.targets import local
-from mlp_ci.spec import PromotionSpec, StageEntry, render_promotion
+from mlp_ci.spec import PromotionSpec, StageEntry, parse_promotion, render_promotion
 from mlp_ci.tracking import Tracking, artifact_digest
 from tests import promotion
 from tests.serving import save_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mlp_ci.context import Context
     from tests.promotion import World
@@ -50,6 +51,8 @@ serve:
   rollout: {{strategy: canary, steps: [10, 50, 100]}}
 """
 GOOD, BETTER, BROKEN, UNGATED = 1, 2, 3, 4
+if TYPE_CHECKING:
+    Models = Callable[[str], dict[int, tuple[str, dict[str, str]]]]
 
 
 @cache
@@ -68,9 +71,13 @@ def trained(tracking_uri: str) -> dict[int, tuple[str, dict[str, str]]]:
 
 def _train(tracking: Tracking, experiment: str, folder: Path, number: int) -> tuple[str, dict[str, str]]:
     model = save_model(folder / str(number) / "model", far_is_late=number == GOOD, fails=number == BROKEN)
+    return _store(tracking, experiment, model, number)
+
+
+def _store(tracking: Tracking, experiment: str, model: Path, number: int) -> tuple[str, dict[str, str]]:
     run = tracking.start_run(experiment, f"run {number}", {}, datetime(2013, 4, number, tzinfo=UTC))
     tracking.log_folder(run, model, "model")
-    evidence = folder / str(number) / "evidence.json"
+    evidence = model.parent / "evidence.json"
     evidence.write_text(json.dumps({"metrics": {"roc_auc": {"value": 0.8}}, "gates": [], "version": number}))
     tracking.log_file(run, evidence)
     return (
@@ -79,9 +86,25 @@ def _train(tracking: Tracking, experiment: str, folder: Path, number: int) -> tu
             "mlp.digest": artifact_digest(model),
             "mlp.gate": "pass",
             "mlp.evidence": f"sha256:{hashlib.sha256(evidence.read_bytes()).hexdigest()}",
-            "mlp.commit": f"{number:040x}",
+            "mlp.data": json.dumps({"data/train.parquet": f"md5:{number:032x}"}),
         },
     )
+
+
+@cache
+def written(tracking_uri: str) -> dict[int, tuple[str, dict[str, str]]]:
+    """As :func:`trained`, with a few bytes in place of each model: enough for a target that runs nothing."""
+    tracking = Tracking(tracking_uri)
+    experiment = tracking.experiment("written", create=True)
+    assert experiment is not None
+    with TemporaryDirectory(prefix="mlp-served-") as folder:
+        made = {}
+        for number in (GOOD, BETTER, BROKEN):
+            model = Path(folder) / str(number) / "model"
+            model.mkdir(parents=True)
+            (model / "MLmodel").write_text(f"version: {number}\n")
+            made[number] = _store(tracking, experiment, model, number)
+    return made
 
 
 def messages(report: Any) -> str:
@@ -122,6 +145,16 @@ class Scene:
             self.world.review("bob", number)
         return self.world.merge("alice", number)
 
+    def asked(self) -> PromotionSpec:
+        """What git asks for on the default branch."""
+        raw = self.world.hub().read_file("promotion.yaml", "main")
+        assert raw
+        return parse_promotion(raw)
+
+    def records(self) -> list[tuple[str, int, str]]:
+        """Stage, version and kind of every deployment record, oldest first."""
+        return [(r.stage, r.version, r.kind) for r in records.read(self.world.hub())]
+
     def port(self, stage: str) -> int:
         state = states.read(self.place(stage))
         assert state
@@ -133,19 +166,20 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path, tracking_uri: str, *, tier: str = "standard") -> Iterator[Scene]:
+def scene(folder: Path, tracking_uri: str, *, tier: str = "standard", models: Models = trained) -> Iterator[Scene]:
     """Start it; at the end stop what it serves, and see that nothing is left."""
     name = f"flights-{uuid.uuid4().hex[:10]}"
-    runs = trained(tracking_uri)
+    runs = models(tracking_uri)
     tracking = Tracking(tracking_uri)
-    tracking.register_model(name, "", {})
-    for number, (run, tags) in runs.items():
-        assert tracking.create_version(name, run, tags, "").number == number
     model_yaml = MODEL_YAML.format(name=name, tier=tier)
     known = promotion.world_seed()
     files: dict[str, Any] = {"model.yaml": model_yaml.encode(), "promotion.yaml": _text(name, {})}
     repos = (replace(known.repos[0], files=files), *known.repos[1:])
     with promotion.running_world(folder, replace(known, repos=repos), tracking_uri) as world:
+        tracking.register_model(name, "", {})
+        for number, (run, tags) in runs.items():
+            known_commit = {**tags, "mlp.commit": world.main()}
+            assert tracking.create_version(name, run, known_commit, "").number == number
         made = Scene(world, name, tracking, {n: tags["mlp.digest"] for n, (_, tags) in runs.items()})
         (made.ctx.repo / "model.yaml").write_text(model_yaml)
         try:

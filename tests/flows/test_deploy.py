@@ -16,6 +16,7 @@ import pytest
 
 from mlp_ci import serve
 from mlp_ci.errors import InputError, NothingToDo
+from mlp_ci.promote import records
 from mlp_ci.report import Outcome
 from mlp_ci.serve import state as states
 from mlp_ci.serve.targets import local
@@ -48,6 +49,13 @@ def test_a_merged_promotion_goes_live_with_alias_and_record(flights: Scene) -> N
     assert flights.tracking.alias(flights.name, "staging") == GOOD
     (record,) = flights.world.hub().deployments("staging")
     assert (record.sha, record.state, record.payload["version"]) == (merged, "success", 1)
+    (chained,) = records.read(flights.world.hub())
+    assert record.payload["record"] == chained.digest_of_record
+    assert (chained.model, chained.stage, chained.version, chained.kind) == (flights.name, "staging", GOOD, "promotion")
+    assert (chained.digest, chained.commit, chained.pull) == (flights.digests[GOOD], merged, 1)
+    assert (chained.asked_by, chained.approved_by, chained.merged_by) == ("alice", ("bob",), "alice")
+    assert chained.evidence == flights.tracking.version(flights.name, GOOD).evidence
+    assert chained.address == deployed["address"]
     fact = serve.live(flights.ctx, flights.name, "staging")
     assert fact
     assert fact.version == 1
@@ -122,7 +130,7 @@ def test_a_direct_push_is_refused_and_touches_nothing(flights: Scene) -> None:
     assert flights.tracking.alias(flights.name, "production") == GOOD
 
 
-def test_a_moved_alias_is_reported_and_put_back(flights: Scene) -> None:
+def test_a_moved_alias_is_reported_and_left_as_it_is(flights: Scene) -> None:
     flights.promote(staging=GOOD)
     serve.deploy(flights.ctx, None)
     flights.tracking.set_alias(flights.name, "staging", BETTER)
@@ -130,8 +138,9 @@ def test_a_moved_alias_is_reported_and_put_back(flights: Scene) -> None:
     assert report.outcome is Outcome.PASS
     (finding,) = [f for f in report.findings if f.check == "alias"]
     assert finding.severity == "warning"
-    assert "pointed to version 2, which git did not ask for" in finding.message
-    assert flights.tracking.alias(flights.name, "staging") == GOOD
+    assert "points to version 2, and git asks for version 1; MLflow does not say who did it" in finding.message
+    assert "`mlp-ci audit --repair`" in finding.fix
+    assert flights.tracking.alias(flights.name, "staging") == BETTER
 
 
 def low_tier(flights: Scene, folder: Path, entries: dict[str, StageEntry]) -> object:
@@ -265,4 +274,5 @@ def test_killed_at_any_moment_the_same_command_finishes(flights: Scene, moment: 
     assert flights.live("staging") == BETTER
     assert flights.tracking.alias(flights.name, "staging") == BETTER
     assert [d.payload["version"] for d in flights.world.hub().deployments("staging")] == [2, 1]
+    assert flights.records() == [("staging", 1, "promotion"), ("staging", 2, "promotion")]
     assert [i.version for i in serve.history(flights.ctx, flights.name)] == [1, 2]

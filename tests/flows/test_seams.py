@@ -17,6 +17,7 @@ from mlp_ci.register import propose_version
 from mlp_ci.report import Outcome, Report
 from mlp_ci.serve import artefacts, flow_deploy
 from mlp_ci.serve import state as states
+from mlp_ci.serve.asked import open_job
 from mlp_ci.serve.rollout import Pace
 from mlp_ci.serve.shifting import Rollout, roll_out
 from mlp_ci.serve.targets import Release, local
@@ -88,7 +89,7 @@ def test_a_rollback_while_deploy_looks_keeps_its_alias(flights: Scene) -> None:
     for version in (GOOD, BETTER):
         flights.promote(staging=version)
         assert serve.deploy(flights.ctx, None).outcome is Outcome.PASS
-    job = flow_deploy.open_job(flights.ctx)
+    job = open_job(flights.ctx)
     rollback = lambda: serve.rollback(flights.ctx, "staging", to="previous", reason="it is slow")  # noqa: E731
     target: Any = Between("prepare", 1, rollback)
     done = flow_deploy.bring(replace(job, target=target), "staging")
@@ -104,7 +105,7 @@ def test_a_rollback_while_deploy_looks_keeps_its_alias(flights: Scene) -> None:
 
 def test_a_merge_while_deploy_verifies_is_deployed_too(flights: Scene) -> None:
     flights.promote(staging=GOOD)
-    job = flow_deploy.open_job(flights.ctx)
+    job = open_job(flights.ctx)
     target: Any = Between("held", 2, lambda: flights.promote(staging=BETTER))
     done = flow_deploy.bring_all(replace(job, target=target), ["staging"])
     assert done["staging"].exit_code == 0, done["staging"].findings

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
-from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.errors import InputError, OutsideError, RolloutAborted
 from mlp_ci.process import start_time
 from mlp_ci.serve import processes, reach
 from mlp_ci.serve import state as states
@@ -193,6 +194,26 @@ def test_a_version_that_does_not_start_moves_nothing(place: Place, releases: dic
     state = states.read(place)
     assert state
     assert list(state.servers) == [1]
+
+
+def test_a_start_that_another_command_ends_is_given_up_at_once(place: Place, releases: dict[int, Release]) -> None:
+    go_live(place, releases[1])
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(local.prepare, place, releases[2], logging(place))
+        wait_until(lambda: 2 in state_of(place).servers)
+        local.tidy(place)  # the end of a rollback
+        began = time.monotonic()
+        with pytest.raises(RolloutAborted, match="another command ended version 2"):
+            starting.result(timeout=10)
+        assert time.monotonic() - began < 2
+    assert local.live(place)
+    assert ask(state_of(place).gateway_port, body())[0] == 200
+
+
+def state_of(place: Place) -> states.State:
+    state = states.read(place)
+    assert state
+    return state
 
 
 def test_try_out_tells_a_good_answer_from_a_bad_one(place: Place, releases: dict[int, Release]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from mlp_ci.errors import OutsideError
 from mlp_ci.serve import state as states
 from mlp_ci.serve.rollout import Action, Pace, Seen, judge, steps_left
-from mlp_ci.serve.state import Arm, Held, Place, Reversal, Server, State
+from mlp_ci.serve.state import REVERSAL_STEPS, Arm, Held, Place, Reversal, Server, State
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,6 +87,43 @@ def test_the_version_before_is_the_last_other_one_that_was_not_rolled_back() -> 
     assert state.previous() is None
 
 
+def _turned_back(*versions: int, done: tuple[str, ...] = ()) -> State:
+    """The last version was rolled back to the one before it."""
+    state = _ran(*versions)
+    back, bad = versions[-2:]
+    held = Held(version=bad, digest=f"sha256:{bad:064x}", reason="", since=f"2013-04-0{bad}T00:00:00+00:00")
+    state.reversal = Reversal(held=held, version=back, digest=f"sha256:{back:064x}", done=done)
+    return state
+
+
+def test_a_rollback_that_git_does_not_know_outlives_the_next_deploy() -> None:
+    state = _turned_back(1, 2, done=("alias",))
+    state.overtake("deploy")
+    assert state.reversal is None
+    (left,) = state.overtaken
+    assert left.left == ("git", "record"), "the alias belongs to what is live, and that is another version now"
+    state.note(replace(left, done=(*left.done, "git"), commit="c1"))
+    assert [(o.left, o.commit) for o in state.overtaken] == [(("record",), "c1")]
+    state.note(replace(state.overtaken[0], done=("alias", "git", "record")))
+    assert state.overtaken == []
+
+
+def test_a_rollback_of_a_rollback_leaves_both_to_be_told() -> None:
+    state = _turned_back(1, 2, 3)
+    state.overtake("rollback")
+    assert [o.left for o in state.overtaken] == [("git", "record", "deployment")]
+    state.overtake("rollback")
+    assert len(state.overtaken) == 1
+
+
+def test_a_finished_rollback_is_forgotten_when_the_traffic_moves_on() -> None:
+    state = _turned_back(1, 2, done=REVERSAL_STEPS)
+    assert state.reversal
+    assert state.reversal.finished
+    state.overtake("deploy")
+    assert state.overtaken == []
+
+
 def test_intervals_follow_each_other_without_a_gap() -> None:
     history = _ran(1, 2, 2, 1).history
     assert [h["version"] for h in history] == [1, 2, 1]
@@ -100,6 +138,7 @@ def test_the_state_survives_its_file(tmp_path: Path) -> None:
         state.arms = [Arm(version=1, weight=100)]
         state.held = [held]
         state.reversal = Reversal(held=held, version=1, digest="sha256:1", done=("git",))
+        state.overtaken = [Reversal(held=held, version=1, digest="sha256:1", pull=3, overtaken="deploy")]
         wanted = state
     assert states.read(place) == wanted
     plan = states.read_json(place.gateway_file)

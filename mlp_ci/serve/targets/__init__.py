@@ -21,11 +21,21 @@ TARGETS = ("local",)
 
 @dataclass(frozen=True)
 class Release:
-    """What is to run: a version and the verified folder of its artefact."""
+    """What is to run: a version and the verified folder of its artefact; ``evidence`` is the digest of its evidence."""
 
     version: int
     digest: str
     artefact: Path
+    evidence: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Why:
+    """Why traffic goes back, and who wants it (a login; empty where it is not known)."""
+
+    reason: str
+    now: datetime
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,10 @@ class Target(Protocol):
         """The version that has the traffic; None when nothing was ever deployed."""
 
     def prepare(self, place: Place, release: Release, log: Mapping[str, Any]) -> None:
-        """Have ``release`` run and answer, without any traffic. Does nothing when it already does."""
+        """Have ``release`` run and answer, without any traffic. Does nothing when it already does.
+
+        Raises RolloutAborted as soon as another command ends what this one starts.
+        """
 
     def try_out(self, place: Place, version: int, body: bytes) -> str:
         """Ask the version directly; empty when it answers as it should, else what is wrong."""
@@ -81,14 +94,23 @@ class Target(Protocol):
     def acknowledge(self, place: Place, digest: str) -> None:
         """Note that git knows of the rollback, so that git alone decides from now on."""
 
-    def turn_back(self, place: Place, to: int | None, reason: str, now: datetime) -> tuple[Reversal, bool]:
+    def turn_back(self, place: Place, to: int | None, why: Why) -> tuple[Reversal, bool]:
         """Give all traffic to an earlier version (the previous one, if ``to`` is None).
 
         Returns the reversal and whether traffic moved; it did not when an earlier call was killed after that.
         """
 
-    def note_step(self, place: Place, step: str) -> None:
-        """Note that a step of the reversal is over."""
+    def reversal(self, place: Place) -> Reversal | None:
+        """The rollback that led to what is live, if one did."""
+
+    def unfinished(self, place: Place) -> list[Reversal]:
+        """The rollbacks of which git, the registry or GitHub were not told yet, oldest first."""
+
+    def note(self, place: Place, reversal: Reversal) -> None:
+        """Note how far the record of a rollback is."""
+
+    def stop(self, place: Place) -> None:
+        """End everything; what ran and when stays known, and the next deploy starts it again."""
 
     def tidy(self, place: Place) -> None:
         """End every version that has no traffic and is not kept warm."""

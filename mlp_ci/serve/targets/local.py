@@ -23,7 +23,7 @@ from mlp_ci.serve import processes, reach
 from mlp_ci.serve import state as states
 from mlp_ci.serve.artefacts import folder_of
 from mlp_ci.serve.state import Arm, Held, Interval, LiveFact, Place, Reversal, Server, State
-from mlp_ci.serve.targets import Counts, Release
+from mlp_ci.serve.targets import Counts, Release, Why
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -48,6 +48,7 @@ def live(place: Place) -> LiveFact | None:
         address=state.address,
         previous=state.previous(),
         running=not state.stopped and reach.runs(place, "gateway") and reach.runs(place, f"v{state.live}"),
+        evidence=state.evidence_of(state.live),
     )
 
 
@@ -178,9 +179,7 @@ def settle(place: Place, release: Release, now: datetime, expected: Sequence[Arm
     """Give ``release`` everything, keep the one before warm, end all others once they have answered."""
     with states.changing(place) as state:
         _as_expected(place, state, expected)
-        state.hand_over(release.version, release.digest, now)
-        state.held = [h for h in state.held if h.digest != release.digest]
-        state.reversal = None
+        state.settle(release.version, release.digest, now, release.evidence)
     reach.follow(place)
     tidy(place)
 
@@ -206,9 +205,9 @@ def withdraw(place: Place, version: int) -> None:
             state.servers.pop(version, None)
 
 
-def turn_back(place: Place, to: int | None, reason: str, now: datetime) -> tuple[Reversal, bool]:
+def turn_back(place: Place, to: int | None, why: Why) -> tuple[Reversal, bool]:
     """Give all traffic to an earlier version (the previous one, if ``to`` is None); see :class:`Target`."""
-    warmed = False
+    warmed, tries = False, PORT_ATTEMPTS
     while True:
         with states.changing(place) as state:
             open_one = state.reversal
@@ -218,19 +217,20 @@ def turn_back(place: Place, to: int | None, reason: str, now: datetime) -> tuple
                 return open_one, False
             server = state.servers.get(goal)
             if server and (warmed or reach.answers(server)):
-                taken = state.canary() or state.live or 0
-                bad = state.servers[taken].digest if taken in state.servers else state.digest_of(taken) or ""
-                held = Held(version=taken, digest=bad, reason=reason, since=now.isoformat())
-                state.held = [h for h in state.held if h.digest not in (digest, bad)] + [held]
-                state.reversal = Reversal(held=held, version=goal, digest=digest)
-                state.announced = None
-                state.hand_over(goal, digest, now)
+                taken, bad = state.taken()
+                held = Held(version=taken, digest=bad, reason=why.reason, since=why.now.isoformat())
+                reversal = state.reverse(goal, held, why.by)
                 break
             log = dict(state.log)
-        prepare(place, Release(version=goal, digest=digest, artefact=folder_of(place.home, digest)), log)
-        warmed = True
+        try:
+            prepare(place, Release(version=goal, digest=digest, artefact=folder_of(place.home, digest)), log)
+            warmed = True
+        except RolloutAborted:  # a deploy that ended in between cleared it away: it is needed all the same
+            tries -= 1
+            if not tries:
+                raise
     reach.follow(place)
-    return state.reversal, True
+    return reversal, True
 
 
 def _goal(place: Place, state: State, to: int | None) -> int:
@@ -255,11 +255,24 @@ def _goal(place: Place, state: State, to: int | None) -> int:
     return to
 
 
-def note_step(place: Place, step: str) -> None:
-    """Note that a step of the reversal is over."""
+def reversal(place: Place) -> Reversal | None:
+    """The rollback that led to what is live, if one did."""
+    state = states.read(place)
+    return state.reversal if state else None
+
+
+def unfinished(place: Place) -> list[Reversal]:
+    """The rollbacks whose record is not finished, oldest first."""
+    state = states.read(place)
+    if state is None:
+        return []
+    return [*state.overtaken, *([state.reversal] if state.reversal and not state.reversal.finished else [])]
+
+
+def note(place: Place, reversal: Reversal) -> None:
+    """Note how far the record of a rollback is."""
     with states.changing(place) as state:
-        if state.reversal and step not in state.reversal.done:
-            state.reversal = replace(state.reversal, done=(*state.reversal.done, step))
+        state.note(reversal)
 
 
 def announced(place: Place) -> int | None:
