@@ -115,3 +115,28 @@ def rollback(
         return run_rollback(context_of(path, platform), stage, to=to, reason=reason)
 
     return Presenter("rollback", output_format, output)(flow)
+
+
+@app.command(rich_help_panel=LOOP)
+def history(
+    stage: StageOption = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", envvar="MLP_CI_AT", help="What was live at this instant, as 2026-01-31 or in ISO form."),
+    ] = None,
+    path: PathOption = Path(),
+    output_format: Annotated[
+        str,
+        typer.Option("--format", envvar="MLP_CI_FORMAT", help="text for people, json for programs, csv for sheets."),
+    ] = "text",
+    output: OutputOption = None,
+) -> int:
+    """Say what was live when, who asked, who approved, on what evidence; from git alone, also without a network."""
+    as_csv = output_format == "csv"
+
+    def flow() -> Report:
+        from mlp_ci.promote.what_was_live import what_was_live
+
+        return what_was_live(context_of(path, None), stage, at, as_csv=as_csv)
+
+    return Presenter("history", "text" if as_csv else output_format, output)(flow)
