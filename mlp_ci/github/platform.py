@@ -78,7 +78,7 @@ def policy_at(ctx: Context, instant: str) -> Policy:
     if not commit:
         shown = f"{hub.place.full_name}/{PLATFORM_FILE}"
         return Policy(default_platform(), f"the built-in default (there was no {shown} at {instant})")
-    return _policy_in(hub, hub.commit(commit).sha)
+    return _policy_in(hub, commit)
 
 
 def _fixed(ctx: Context) -> Policy | None:
@@ -93,7 +93,15 @@ def _fixed(ctx: Context) -> Policy | None:
 
 
 def _policy_hub(ctx: Context) -> Hub:
-    return connect(ctx.require_github("reading the organisation's policy")).of(POLICY_REPOSITORY)
+    """One for the whole process: what it has read by hash need not be read again for the next promotion."""
+    place = ctx.require_github("reading the organisation's policy")
+    key = (place.api_url, place.owner, place.token)
+    if key not in _HUBS:
+        _HUBS[key] = connect(place).of(POLICY_REPOSITORY)
+    return _HUBS[key]
+
+
+_HUBS: dict[tuple[str, str, str], Hub] = {}
 
 
 def _default_branch(hub: Hub) -> str:
@@ -112,6 +120,13 @@ def _default_branch(hub: Hub) -> str:
 def _policy_in(hub: Hub, commit: str) -> Policy:
     shown = f"{hub.place.full_name}/{PLATFORM_FILE}"
     raw = hub.read_file(PLATFORM_FILE, commit)
+    if raw is None and not hub.trees.has_read(commit):  # a force push may have taken it away
+        msg = (
+            f"{commit[:12]}, which {hub.place.full_name} once pointed to, is gone, so nobody can say which policy held"
+        )
+        raise InputError(
+            msg, fix="forbid force pushes there; ask for the promotion again, so that today's policy holds"
+        )
     if raw is None:
         return Policy(default_platform(), f"the built-in default (there is no {shown})", commit)
     return Policy(parse_platform(raw, shown), shown, commit)

@@ -37,6 +37,7 @@ class Reader:
         self.wire = wire
         self.place = wire.place
         self.trees = Trees(wire)
+        self._bases: dict[tuple[str, str], str] = {}
 
     def _path(self, *parts: str | int) -> str:
         return repository_path(self.place.owner, self.place.repo, *parts)
@@ -102,9 +103,11 @@ class Reader:
         return [commit_fact(c) for c in found]
 
     def merge_base(self, one: str, other: str) -> str:
-        """The commit where two histories parted."""
-        found = self.wire.get(self._path("compare", f"{one}...{other}"), "compare two commits", per_page=1)
-        return str(found["merge_base_commit"]["sha"])
+        """The commit where two histories parted; both are named by hash, so that it never changes."""
+        if (one, other) not in self._bases:
+            found = self.wire.get(self._path("compare", f"{one}...{other}"), "compare two commits", per_page=1)
+            self._bases[one, other] = str(found["merge_base_commit"]["sha"])
+        return self._bases[one, other]
 
     def changed_between(self, base: str, head: str) -> tuple[str, ...]:
         """Paths that ``head`` changed since it parted from ``base``."""
@@ -182,7 +185,8 @@ class Reader:
 
         def merged() -> bool:
             found = self.wire.pages(path, why)
-            as_merge = self.pulls_merged_as(sha)
+            known = any(p.get("merged_at") and p.get("merge_commit_sha") == sha for p in found)
+            as_merge = [] if known else self.pulls_merged_as(sha)
             numbers[:] = dict.fromkeys([*(int(p["number"]) for p in found), *as_merge])
             return bool(as_merge) or any(p.get("merged_at") for p in found)
 

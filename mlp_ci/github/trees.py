@@ -186,6 +186,10 @@ class Trees:
         inside = self._listing(found.sha) if found and found.mode == _FOLDER else {}
         return {f"{folder}/{name}": e.sha for name, e in inside.items() if e.mode in PLAIN}
 
+    def has_read(self, commit: str) -> bool:
+        """Whether a commit was there when something of it was read: not there looks like empty otherwise."""
+        return commit in self._listings
+
     def changed(self, before: str, after: str, folder: str = "") -> set[str]:
         """Paths that differ between two commits (or trees), however many; a folder that is the same is not read."""
         old, new = self._listing(before), self._listing(after)

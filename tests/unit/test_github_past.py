@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from mlp_ci import clock
-from mlp_ci.errors import OutsideError
+from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.github import BUILT_IN, GitHubError, policy_at
 from tests.promotion import MODEL, World, promotion, running_world
 
@@ -298,3 +298,10 @@ def test_what_somebody_pushed_meanwhile_is_not_pushed_away(world: World) -> None
         hub.trees.point(BRANCH, ours, force=True)
     assert hub.read_file("b.md", BRANCH) == b"b\n"
     assert hub.read_file("a.md", BRANCH) == b"a\n"
+
+
+def test_a_policy_that_was_pushed_away_is_not_taken_for_none(world: World) -> None:
+    head = world.hub("carol").of(".github").head("main")
+    world.faults.fail(f".github/git/trees/{head}", 404)
+    with pytest.raises(InputError, match="is gone, so nobody can say which policy held"):
+        policy_at(world.ctx(), (datetime.now(UTC) + timedelta(days=1)).isoformat())
