@@ -120,7 +120,7 @@ def _dismissed(case: Case, review: ReviewFact, by: DismissalFact | None, own: fr
     if by is None:
         what = f"a review of {review.person} was dismissed, and GitHub does not say what it was, or by whom"
         yield failed("dismissal", what, subject=review.person, fix=fix)
-    elif by.was == "CHANGES_REQUESTED":
+    elif by.was != "APPROVED":  # where GitHub does not say what it was, it may have been an objection
         who = by.by or "somebody"
         if not by.by_bot and may(case, who) == "admin" and who.lower() not in own:
             yield passed("dismissal", f"{who}, an admin, dismissed what {review.person} had asked to change")

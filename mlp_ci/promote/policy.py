@@ -80,7 +80,8 @@ def strictest(verdicts: list[Verdict]) -> Verdict:
     what = f"the policy changed while this was open; both have to allow it, and by {chosen.policy} it is "
     what += "not allowed" if refused else "allowed too"
     note = Finding(check="policy", outcome=Outcome.SKIP, message=what, severity="notice")
-    return replace(chosen, reasons=[*chosen.reasons, note])
+    machine, count = all(v.machine for v in verdicts), max(v.needed for v in verdicts)
+    return replace(chosen, reasons=[*chosen.reasons, note], machine=machine, needed=count)
 
 
 def needed(case: Case) -> tuple[Requirement, list[Finding]]:
@@ -112,7 +113,7 @@ def _verdict(
         author=case.pull.author,
         merged_by=case.pull.merged_by,
         kind=kind,
-        machine=needs.machine and kind == PROMOTION,
+        machine=needs.machine and kind == PROMOTION and case.entry is not None,
     )
 
 
@@ -122,7 +123,9 @@ def _verdict(
 def _pull_rules(case: Case) -> Iterator[Finding]:
     pull = case.pull
     others = [f for f in pull.files if f != PROMOTION_FILE]
-    if others:
+    if not pull.files:
+        yield failed("one-file", "it changes no file", fix=_FRESH)
+    elif others:
         shown = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")
         fix = f"move {shown} to a pull request of its own"
         yield failed("one-file", f"a promotion changes {PROMOTION_FILE} alone; this one also changes {shown}", fix=fix)
@@ -131,12 +134,18 @@ def _pull_rules(case: Case) -> Iterator[Finding]:
     yield from _place_rules(case)
     stages = {*case.before.stages, *case.after.stages}
     also = [s for s in sorted(stages) if s != case.stage and case.before.stages.get(s) != case.after.stages.get(s)]
+    if case.stage != QUARANTINE and _lifts(case):
+        also.append("what is quarantined")
     if also:
-        fix = "promote to one stage at a time"
+        fix = "promote to one stage at a time, and lift a quarantine in a pull request of its own"
         yield failed("one-entry", f"it also changes {', '.join(also)}", fix=fix)
     if case.after.model != case.before.model:
         what = f"it changes the model's name from {case.before.model} to {case.after.model}"
         yield failed("model", what, fix=f"keep `model: {case.before.model}`")
+
+
+def _lifts(case: Case) -> bool:
+    return bool({q.digest for q in case.before.quarantine} - {q.digest for q in case.after.quarantine})
 
 
 def _place_rules(case: Case) -> Iterator[Finding]:
@@ -152,7 +161,7 @@ def _place_rules(case: Case) -> Iterator[Finding]:
         yield failed("base", f"it goes to {pull.base_ref}; only {case.default_branch} is deployed", fix=fix)
     if pull.state == "closed":
         yield failed("state", "it was closed without a merge", fix="reopen it, or run `mlp-ci promote` again")
-    if pull.draft and pull.state == "open":
+    if pull.draft:
         yield failed("state", "it is a draft", fix="mark it as ready for review")
 
 
@@ -178,25 +187,23 @@ def _author_rules(case: Case) -> Iterator[Finding]:
 
 
 def _emergency_rule(case: Case, approvers: tuple[str, ...]) -> Finding:
-    """Somebody of the emergency team stands for it: all who worked on it are of the team, or one of it approved."""
+    """Somebody of the emergency team stands for it: all who worked on it are of the team, or one of it approved.
+
+    A bot is of no team, and so no exception: anybody who may push a workflow can have a bot push to a member's branch.
+    """
     role = case.platform.emergency
     if role is None:
         fix = "name a team: `emergency: {team: …}` in platform.yaml; or promote without `emergency`"
         return failed("emergency", "the platform names nobody who may promote in an emergency", fix=fix)
     team = members(case, role.team)
     vouched = [who for who in approvers if who.lower() in team]
-    own = {who for who in own_people(case) if not _is_bot(case, who)}
+    own = own_people(case)
     if vouched:
         return passed("emergency", f"{', '.join(vouched)} of the team {role.team} approved it as an emergency")
-    if own and own <= team:
+    if own and own <= team and not case.pull.author_bot:
         return passed("emergency", f"{', '.join(sorted(own))} of the team {role.team} asked for it as an emergency")
     fix = f"ask somebody of the team {role.team} to approve it"
     return failed("emergency", f"only the team {role.team} may promote in an emergency", fix=fix)
-
-
-def _is_bot(case: Case, login: str) -> bool:
-    bots = {b.lower() for c in case.pull.commits for b in c.bots}
-    return login in bots or login.endswith("[bot]") or (case.pull.author_bot and login == case.pull.author.lower())
 
 
 _FRESH = "close it and run `mlp-ci promote` again"

@@ -112,10 +112,12 @@ class Freeze(Strict):
 
         from cronsim import CronSim
 
-        # The newest start that is not after `at`; the walk goes backwards and never includes where it begins.
-        begin = at.astimezone(ZoneInfo(self.zone)) + timedelta(minutes=1)
-        started = next(CronSim(str(self.cron), begin, reverse=True), None)
-        if started is None or started > at:
+        # The newest start that is not after `at`. The walk goes backwards, and begins some hours later: begun in the
+        # hour that the change of the clocks repeats, it would miss what started in that hour's first round.
+        later = at.astimezone(UTC).replace(second=0, microsecond=0) + timedelta(hours=3)
+        starts = CronSim(str(self.cron), later.astimezone(ZoneInfo(self.zone)), reverse=True)
+        started = next((s for s in starts if s.astimezone(UTC) <= at), None)
+        if started is None:
             return None
         end = started.astimezone(UTC) + (self.lasts or timedelta())
         return end if at < end else None
