@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
@@ -60,17 +60,22 @@ def opinion(case: Case) -> Opinion:
         if not yes & members:
             broken.add(f"team:{team}")
     broken |= the_time(case)
-    machine = count == 0 and tier == "low" and case.platform.tiers["low"].merge == "machine" and not broken
+    by_machine = tier == "low" and case.platform.tiers["low"].merge == "machine"
+    machine = by_machine and count == 0 and entry is not None and not broken
     return Opinion(frozenset(broken), frozenset(yes), count, machine)
 
 
 def opinion_on_guarded(case: Case) -> Opinion:
     """On a pull request that changes the policy, the owners or the workflows."""
+    team = case.platform.platform_team
+    if team is None:
+        return Opinion(frozenset())  # nobody is named: said, and for GitHub's own settings to catch
     broken = whole_and_open(case) | authorship(case) | objections(case)
     yes = approvers(case)
-    team = case.platform.platform_team
-    if not team or not yes & {lower(m) for m in case.teams.get(team, ())}:
-        broken.add("guarded-files")
+    if not yes:
+        broken.add("approvals")
+    if not yes & {lower(m) for m in case.teams.get(team, ())}:
+        broken.add(f"team:{team}")
     return Opinion(frozenset(broken), frozenset(yes), 1)
 
 
@@ -131,7 +136,7 @@ def shape(case: Case) -> set[str]:
             broken.add("one-entry")
     held = {q.digest for q in case.before.quarantine}
     kept = {q.digest for q in case.after.quarantine}
-    if case.stage != LIFT and held != kept:
+    if case.stage != LIFT and held - kept:
         broken.add("one-entry")
     return broken
 
@@ -211,13 +216,13 @@ def objections(case: Case) -> set[str]:
 
 
 def rightly_dismissed(case: Case, review: int) -> bool:
-    """An approval may be taken back by anybody; an objection by an admin who is a person and none of its own people."""
+    """An approval may be taken back by anybody; an objection by a human admin who did not work on it."""
     known = [d for d in case.history.dismissals if d.review == review]
     for d in known:
         if d.was == "APPROVED":
             continue
         admin = may(case, d.by) == "admin" and not d.by_bot
-        if d.was != "CHANGES_REQUESTED" or not admin or lower(d.by) in own_people(case):
+        if not admin or lower(d.by) in own_people(case):
             return False
     return bool(known)
 
@@ -240,11 +245,11 @@ def the_version(case: Case) -> set[str]:
     for q in (*case.before.quarantine, *case.after.quarantine):
         if q.digest == entry.digest:
             broken.add("quarantine")
-    if case.lifted:
+    if case.lifted and "quarantine" not in broken:
         broken.add("quarantine-lift")
     if not known.exists:
         return broken | {"version"}
-    if known.gate != "pass":
+    if known.gate != "pass" or known.evidence == "":
         broken.add("gate")
     if known.digest != entry.digest:
         broken.add("digest")
@@ -290,7 +295,7 @@ def frozen(freeze: Freeze, at: datetime) -> bool:
     return frozen_again(freeze.cron, freeze.zone, freeze.lasts, at.astimezone(UTC))
 
 
-@lru_cache(maxsize=None)
+@cache
 def frozen_again(cron: str, zone: str, lasts: timedelta, at: datetime) -> bool:
     """Whether a minute that the expression names lies at most ``lasts`` back: look at every minute."""
     wanted, place = [numbers(field) for field in cron.split()], ZoneInfo(zone)
