@@ -36,11 +36,12 @@ test-slow: $(READY) ## only the slow tests
 test-all: $(READY) ## the tests with the slow ones
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
-lint: $(READY) ## ruff, mypy, and the linters for workflows and actions
+lint: $(READY) ## ruff, mypy, the linters for workflows and actions, and our rules for templates
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python tools/lint_workflows.py
+	@$(BIN)/python -m pytest -p no:cacheprovider tests/templates/test_templates.py -k "not all_linters"
 
 format: $(READY) ## mend what ruff can mend
 	@$(BIN)/ruff check --fix .

