@@ -93,16 +93,22 @@ def init(
 
 @app.command(rich_help_panel=WRITE)
 def doctor(
+    github: Annotated[
+        bool, typer.Option("--github", help="Compare the settings of the repository on GitHub with what is relied on.")
+    ] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="With --github: set what is missing; without it, nothing is changed.")
+    ] = False,
     path: PathOption = Path(),
     output_format: FormatOption = "text",
     output: OutputOption = None,
     platform: PlatformOption = None,
 ) -> int:
-    """Say what is missing on this machine or in this repository, and how to mend it."""
+    """Say what is missing on this machine, in this repository or in its settings on GitHub, and how to mend it."""
 
     def flow() -> Report:
         from mlp_ci.doctor import examine
 
-        return examine(context_of(path, platform))
+        return examine(context_of(path, platform), github=github, fix=fix)
 
     return Presenter("doctor", output_format, output)(flow)

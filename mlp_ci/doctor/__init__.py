@@ -1,7 +1,8 @@
 """``mlp-ci doctor``: what is missing on this machine or in this repository, each with the command that mends it.
 
-Looks, never changes. What waits for somebody else (GitHub, MLflow, the DVC remote) runs beside the rest, and what does
-not answer in time is reported as not checked instead of holding up the answer.
+Looks, and changes nothing but GitHub's settings, when asked to (``--github --fix``). What waits for somebody else
+(GitHub, MLflow, the DVC remote) runs beside the rest, and what does not answer in time is reported as not checked
+instead of holding up the answer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mlp_ci.doctor import machine, outside, repository
-from mlp_ci.errors import MlpError
+from mlp_ci.errors import InputError, MlpError
 from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.spec import MODEL_FILE
 
@@ -23,11 +24,19 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 8.0
 
 
-def examine(ctx: Context, *, patience: float = PATIENCE_SECONDS) -> Report:
+def examine(ctx: Context, *, patience: float = PATIENCE_SECONDS, github: bool = False, fix: bool = False) -> Report:
     """Look at everything; the outcome is fail when anything is missing, and what cannot be checked is skipped.
 
-    ``patience``: seconds after which what has not answered counts as not checked.
+    ``patience``: seconds after which what has not answered counts as not checked. ``github``: the settings of the
+    repository on GitHub instead, which ``fix`` sets.
     """
+    if fix and not github:
+        msg = "--fix is for --github only"
+        raise InputError(msg, fix="`mlp-ci doctor --github --fix`; what else doctor finds is mended as it says")
+    if github:
+        from mlp_ci.doctor.github_fix import examine_github
+
+        return examine_github(ctx, fix=fix)
     groups: dict[str, Callable[[Context], list[Finding]]] = {"machine": machine.look, "repository": repository.look}
     if (ctx.repo / MODEL_FILE).exists():
         groups |= {
