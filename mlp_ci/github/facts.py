@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +130,23 @@ class DeploymentFact:
     payload: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
     creator: str = ""
+
+
+def deployment_fact(raw: Mapping[str, Any], state: str = "") -> DeploymentFact:
+    """From an item of ``GET /repos/{repo}/deployments``; others may have put anything into its payload."""
+    payload = raw.get("payload") or {}
+    if isinstance(payload, str):
+        with suppress(ValueError):
+            payload = json.loads(payload)
+    return DeploymentFact(
+        id=raw["id"],
+        sha=raw["sha"],
+        stage=raw["environment"],
+        state=state,
+        payload=payload if isinstance(payload, dict) else {},
+        created=raw.get("created_at") or "",
+        creator=login_of(raw.get("creator")),
+    )
 
 
 def is_bot(user: Mapping[str, Any] | None) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.github.exchange import Transient
-from mlp_ci.github.facts import DeploymentFact, PullFact, PullRequest, is_bot, login_of
+from mlp_ci.github.facts import DeploymentFact, PullFact, PullRequest, deployment_fact, is_bot, login_of
 from mlp_ci.github.reader import Reader
 from mlp_ci.github.wire import PATIENCE_SECONDS, GitHubError, Wire
 
@@ -253,17 +252,7 @@ class Hub(Reader):
 
     def _deployment(self, raw: Mapping[str, Any]) -> DeploymentFact:
         states = self.wire.get(self._path("deployments", raw["id"], "statuses"), "read the state of a deployment")
-        payload = raw.get("payload") or {}
-        payload = json.loads(payload) if isinstance(payload, str) else payload
-        return DeploymentFact(
-            id=raw["id"],
-            sha=raw["sha"],
-            stage=raw["environment"],
-            state=states[0]["state"] if states else "",
-            payload=payload if isinstance(payload, dict) else {},
-            created=raw.get("created_at") or "",
-            creator=login_of(raw.get("creator")),
-        )
+        return deployment_fact(raw, states[0]["state"] if states else "")
 
     def record_deployment(self, sha: str, stage: str, address: str, payload: Mapping[str, Any]) -> int:
         """Record that ``stage`` now runs what ``payload`` says; the same record twice is one. Returns its id."""
