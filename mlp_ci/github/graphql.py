@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.github.exchange import Transient
+from mlp_ci.github.limits import passing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 # What GitHub calls an error, and the status that REST would have answered with.
 _STATUS = {"NOT_FOUND": 404, "FORBIDDEN": 403, "INSUFFICIENT_SCOPES": 403, "UNAUTHENTICATED": 401}
-_PASSING = {"RATE_LIMITED", "SERVICE_UNAVAILABLE", "INTERNAL", "TIMEOUT"}
+_PASSING = {"SERVICE_UNAVAILABLE", "INTERNAL", "TIMEOUT"}
+_LIMITS = {"RATE_LIMIT", "RATE_LIMITED"}
 _OWN_FAULT = "something went wrong while executing your query"  # has no type, and is said of timeouts as well
 
 
@@ -28,23 +30,25 @@ def ask(wire: Wire, query: str, variables: Mapping[str, Any], purpose: str) -> M
     body = {"query": query, "variables": dict(variables)}
 
     def step() -> Mapping[str, Any]:
-        _, answer = wire.once("POST", address_of(wire.place.api_url), purpose, body=body)
+        headers, answer = wire.once("POST", address_of(wire.place.api_url), purpose, body=body)
         if not isinstance(answer, dict):
             msg = "the answer is not whole"
             raise Transient(msg)
         errors = [e for e in answer.get("errors") or [] if isinstance(e, dict)]
         if errors or not isinstance(answer.get("data"), dict):
-            raise _understood(wire, errors, purpose)
+            raise _understood(wire, headers, errors, purpose)
         found: Mapping[str, Any] = answer["data"]
         return found
 
     return wire.again(step, purpose)
 
 
-def _understood(wire: Wire, errors: list[dict[str, Any]], purpose: str) -> Exception:
-    """GraphQL answers 200 to what it refuses, and to its own failures."""
+def _understood(wire: Wire, headers: Mapping[str, str], errors: list[dict[str, Any]], purpose: str) -> Exception:
+    """GraphQL answers 200 to what it refuses, to its own failures, and to more than it allows."""
     said = "; ".join(str(e.get("message") or e.get("type")) for e in errors) or "no data"
     kinds = {str(e.get("type") or "") for e in errors}
+    if kinds & _LIMITS or "rate limit" in said.lower():
+        return passing(429, headers, said) or Transient(said)
     if kinds & _PASSING or _OWN_FAULT in said.lower():
         return Transient(said)
     return wire.refusal(next((_STATUS[k] for k in kinds if k in _STATUS), 422), said, purpose)

@@ -300,8 +300,11 @@ def test_where_graphql_is(api: str, there: str) -> None:
 def test_graphql_is_asked_beside_the_rest_api_and_faults_pass(serve: Callable[..., Scripted]) -> None:
     own = b'{"data": null, "errors": [{"message": "Something went wrong while executing your query."}]}'
     limited = b'{"errors": [{"type": "RATE_LIMITED", "message": "API rate limit exceeded"}]}'
-    script = serve((200, {}, own), (200, {}, limited), (502, {}, b""), (200, {}, b'{"data": {"viewer": 1}}'))
-    assert Hub(wire(script)).graphql("query { viewer }", {}, "ask") == {"viewer": 1}
+    reset = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(time.time()) + 12)}
+    waits: list[float] = []
+    script = serve((200, {}, own), (200, reset, limited), (502, {}, b""), (200, {}, b'{"data": {"viewer": 1}}'))
+    assert Hub(wire(script, waits=waits)).graphql("query { viewer }", {}, "ask") == {"viewer": 1}
+    assert 11 <= waits[1] <= 15
     assert {(verb, path, secret) for verb, path, secret in script.asked} == {("POST", "/api/graphql", "Bearer secret")}
 
 
