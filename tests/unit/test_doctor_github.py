@@ -10,6 +10,7 @@ import pytest
 from mlp_ci.context import Context, GitHubPlace
 from mlp_ci.doctor import examine
 from mlp_ci.errors import InputError
+from mlp_ci.github import GitHubError, connect
 from mlp_ci.report import Outcome, Report
 from mlp_ci.sandbox.forge import events, runs, seed
 from mlp_ci.sandbox.forge.records import Event, RunnerGroup
@@ -441,3 +442,60 @@ def test_the_command_line_ends_with_3_while_something_is_missing(world: World, c
     assert cli("doctor", "--github", "--fix", "--path", world.folder, **env).returncode == 3, "acme/.github is left"
     world.doctor(repo=".github", fix=True)
     assert cli("doctor", "--github", "--path", world.folder, **env).returncode == 0
+
+
+class Breaking:
+    """ASGI middleware: each write is done, and then its answer is lost, once."""
+
+    def __init__(self) -> None:
+        self.lost: set[tuple[str, str]] = set()
+        self.on = False
+
+    def __call__(self, app: Any) -> Any:
+        async def serve(scope: Any, receive: Any, send: Any) -> None:
+            key = (scope.get("method", ""), scope.get("path", ""))
+            if not self.on or key[0] in ("GET", "") or key in self.lost:
+                await app(scope, receive, send)
+                return
+            self.lost.add(key)
+
+            async def swallow(_: Any) -> None:
+                """Nobody hears it."""
+
+            await app(scope, receive, swallow)
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"2")]
+            await send({"type": "http.response.start", "status": 502, "headers": headers})
+            await send({"type": "http.response.body", "body": b"{}"})
+
+        return serve
+
+
+def test_an_answer_that_is_lost_makes_nothing_twice(tmp_path: Path) -> None:
+    breaking = Breaking()
+    with ForgeServer(tmp_path / "forge", wrap=breaking) as server:
+        seed.apply(server.forge, WORLD)
+        (tmp_path / "model").mkdir()
+        world = World(server, tmp_path / "model")
+        breaking.on = True
+        done = world.doctor(fix=True).data["done"]
+        assert [d["refusal"] for d in done] == [""] * 7
+        assert len(breaking.lost) == 6, "the two rulesets have one address"
+        assert [r["name"] for r in world.ask("GET", REPO + "/rulesets")] == ["mlp-ci", "mlp-ci records"]
+        assert wrong(world.doctor()) == {"acme/.github"}
+
+
+def test_what_the_loop_does_still_works_under_the_rules(world: World) -> None:
+    """Records are added, a rollback's direct commit is refused so that it becomes a pull request, and that merges."""
+    sha = world.propose()
+    world.set_status(sha, "app-token")
+    world.doctor(fix=True)
+    place = GitHubPlace(owner="acme", repo="flight-delay", api_url=world.api, server_url=world.api, token="app-token")
+    hub = connect(place)
+    tip = world.ask("GET", REPO + "/git/ref/heads/main")["object"]["sha"]
+    world.ask("POST", REPO + "/git/refs", {"ref": "refs/heads/mlp-ci/records", "sha": tip})
+    for number in (1, 2):
+        assert hub.commit_files("mlp-ci/records", lambda _, n=number: {f"records/{n}.json": b"{}\n"}, "Record")[1]  # type: ignore[misc]
+    with pytest.raises(GitHubError) as refused:
+        hub.commit_files("main", lambda _: {"promotion.yaml": b"x"}, "Roll back")
+    assert refused.value.status in (403, 409, 422), "what record_rollback takes for a protected branch"
+    assert hub.merge_pull(1, sha)
