@@ -13,11 +13,11 @@ import subprocess
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mlp_ci import clock
+from mlp_ci.sandbox.forge import update_hook
 from mlp_ci.sandbox.forge.store import Refusal
 
 if TYPE_CHECKING:
@@ -31,32 +31,6 @@ EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _NAME = re.compile(r"(?!\.\.?$)(?!.*\.git$)[A-Za-z0-9._-]{1,100}")
 _BAD_REV = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|^-|^/|/$")
 _SHA = re.compile(r"[0-9a-f]{40}")
-_UPDATE_HOOK = """#!/bin/sh
-# $1 ref, $2 old, $3 new. FORGE_CLOSED: refs that take no push, FORGE_UNFORCED: no force, FORGE_UNDELETED: no deletion.
-case "$1" in refs/heads/*|refs/tags/*) ;; *) echo "error: $1 cannot be changed by a push" >&2; exit 1;; esac
-for ref in $FORGE_CLOSED; do
-  if [ "$ref" = "$1" ]; then
-    echo "error: GH006: Protected branch update failed for $1." >&2
-    echo "error: Changes must be made through a pull request." >&2
-    exit 1
-  fi
-done
-case "$3" in 0000000000*)
-  for ref in $FORGE_UNDELETED; do
-    [ "$ref" = "$1" ] && { echo "error: GH006: Cannot delete the protected branch $1." >&2; exit 1; }
-  done
-  exit 0;;
-esac
-case "$2" in 0000000000*) exit 0;; esac
-for ref in $FORGE_UNFORCED; do
-  if [ "$ref" = "$1" ]; then
-    git merge-base --is-ancestor "$2" "$3" && exit 0
-    echo "error: GH006: Cannot force-push to the protected branch $1." >&2
-    exit 1
-  fi
-done
-exit 0
-"""
 
 
 @dataclass(frozen=True)
@@ -130,13 +104,7 @@ class Repos:
         self._held: dict[int, int] = {}
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._hooks.mkdir(exist_ok=True)
-        hook = self._hooks / "update"
-        if not hook.exists() or hook.read_text(encoding="utf-8") != _UPDATE_HOOK:
-            # Put in place whole: another process of the same forge may be running it.
-            scratch = hook.with_name(f".update.{os.getpid()}")
-            scratch.write_text(_UPDATE_HOOK, encoding="utf-8")
-            scratch.chmod(0o755)
-            scratch.replace(hook)
+        update_hook.install(self._hooks)
 
     def path(self, repo: Repo) -> Path:
         return self.root / repo.owner / f"{repo.name}.git"
@@ -423,11 +391,3 @@ def _changes(raw: str) -> list[Change]:
 def _hunks(part: str) -> str | None:
     at = part.find("@@")
     return part[at:].rstrip("\n") if at >= 0 else None
-
-
-def parse_date(text: str) -> str:
-    """An ISO 8601 instant from outside, as git takes it; anything else is a 422."""
-    try:
-        return datetime.fromisoformat(text).isoformat()
-    except ValueError as error:
-        raise Refusal(422, f"{text!r} is not a valid date") from error

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 from contextlib import contextmanager
 from dataclasses import fields
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mlp_ci import clock
@@ -40,6 +41,14 @@ def invalid(resource: str, field: str, code: str = "invalid", message: str = "")
 def stamp() -> str:
     """The clock's instant as GitHub writes it."""
     return clock.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_date(text: str) -> str:
+    """An ISO 8601 instant from outside, as git takes it; anything else is a 422."""
+    try:
+        return datetime.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise Refusal(422, f"{text!r} is not a valid date") from error
 
 
 class Store:

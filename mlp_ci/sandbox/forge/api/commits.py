@@ -9,8 +9,8 @@ from mlp_ci.sandbox.forge import access, checks, shapes, shapes_checks, shapes_w
 from mlp_ci.sandbox.forge.api.repositories import REPO
 from mlp_ci.sandbox.forge.api.routing import Call, Group, Reply, page
 from mlp_ci.sandbox.forge.records import CheckRun, CheckSuite, Pull
-from mlp_ci.sandbox.forge.repos import EMPTY_TREE, Commit, parse_date
-from mlp_ci.sandbox.forge.store import Refusal, invalid, stamp
+from mlp_ci.sandbox.forge.repos import EMPTY_TREE, Commit
+from mlp_ci.sandbox.forge.store import Refusal, invalid, parse_date, stamp
 
 group = Group()
 _CHECK_STATES = ("queued", "in_progress", "completed", "waiting", "requested", "pending")
