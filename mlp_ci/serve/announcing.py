@@ -32,6 +32,10 @@ def announce(job: Job, place: Place, entry: StageEntry, verdict: Verdict) -> Non
             record = _record(job, job.hub, place, (entry, fact), verdict)
             payload = deployment_payload(place.model, entry.version, entry.digest, record)
             job.hub.record_deployment(verdict.commit, place.stage, fact.address, payload)
+            if verdict.kind == "emergency":
+                from mlp_ci.promote.emergencies import ask_for_review
+
+                ask_for_review(job.hub, place.model, verdict)
         job.target.announce(place, entry.version)
 
 
