@@ -14,11 +14,12 @@ from mlp_ci.doctor.github_read import read
 from mlp_ci.report import Outcome, Report, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from mlp_ci.context import Context
     from mlp_ci.doctor.settings import Change, Line
     from mlp_ci.github import Hub
+    from mlp_ci.spec import PlatformSpec
 
 COLUMNS = ("setting", "is", "should be", "why", "fix")
 
@@ -42,6 +43,13 @@ def examine_github(ctx: Context, *, fix: bool = False) -> Report:
     if not fix and changes:
         report.links.append(("set them", "mlp-ci doctor --github --fix"))
     return report
+
+
+def set_all(hub: Hub, platform: PlatformSpec, *, but: Collection[str] = ()) -> list[str]:
+    """Set what is missing; the rules of the branches in ``but`` stay as they are. Gives what was refused."""
+    settings = read(hub, platform)
+    lines = [line for line in compare(settings) if not line.branch or line.branch not in but]
+    return [refusal for _, refusal in _all(hub, plan(settings, lines)) if refusal]
 
 
 def _all(hub: Hub, changes: Sequence[Change]) -> list[tuple[Change, str]]:

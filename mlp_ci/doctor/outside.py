@@ -7,6 +7,7 @@ import urllib.request
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.doctor.repository import model_of
+from mlp_ci.doctor.settings import STATUS
 from mlp_ci.errors import MlpError, OutsideError
 from mlp_ci.report import Finding, Outcome
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 3.0
 OLDEST_MLFLOW = (3, 0)
-STATUS = "mlp-ci/approvals"
 SECRET = "MLP_CI_TOKEN"
 
 
@@ -157,8 +157,8 @@ def _protection(hub: Hub) -> Finding:
 
     branch = hub.default_branch
     fix = (
-        f"on GitHub: Settings, Branches, protect {branch}, require a pull request and the status check {STATUS}; "
-        "without it `deploy` still refuses what is not approved, but only after the merge"
+        f"`mlp-ci doctor --github` says what {branch} needs (a pull request, the status check {STATUS}) and with --fix "
+        "sets it; without it `deploy` still refuses what is not approved, but only after the merge"
     )
     try:
         rules = hub.wire.get(_path(hub, "branches", branch, "protection"), "read the branch protection")

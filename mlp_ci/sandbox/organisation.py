@@ -157,7 +157,15 @@ def exists(worker: Person, full_name: str) -> bool:
 
 
 def protect(home: Home, full_name: str) -> None:
-    """Let nothing be merged that the policy has not approved; admins may still push, as on most real repositories."""
+    """Let nothing be merged that the policy has not approved, and set what else `mlp-ci doctor --github` asks for.
+
+    Admins may still push to main, as on most real repositories: ``deploy`` can be seen to refuse what they push.
+    """
+    from mlp_ci.context import GitHubPlace
+    from mlp_ci.doctor.github_fix import set_all
+    from mlp_ci.github import connect
+    from mlp_ci.spec import parse_platform
+
     rule = {
         "required_status_checks": {"strict": False, "contexts": ["mlp-ci/approvals"]},
         "enforce_admins": False,
@@ -165,6 +173,11 @@ def protect(home: Home, full_name: str) -> None:
         "restrictions": None,
     }
     person(home, "carol").api("PUT", f"/repos/{full_name}/branches/main/protection", rule)
+    owner, _, name = full_name.partition("/")
+    place = GitHubPlace(
+        owner=owner, repo=name, api_url=home.api_url, server_url=home.forge_url, token=home.tokens["carol"]
+    )
+    set_all(connect(place), parse_platform(platform_text(home).encode()), but={"main"})
 
 
 def clone(worker: Person, full_name: str, folder: Path) -> None:

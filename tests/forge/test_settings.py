@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlp_ci.sandbox import organisation
 from mlp_ci.sandbox.forge.records import RunnerGroup
+from mlp_ci.sandbox.forge.server import ForgeServer
+from mlp_ci.sandbox.home import Home
+from mlp_ci.sandbox.people import Refused, person
 from tests.forge.test_access import run_token
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import httpx
 
     from tests.forge.conftest import World
@@ -302,6 +308,25 @@ def test_a_pull_request_without_owned_files_needs_no_owner(world: World) -> None
         ask(alice, "POST", f"{REPO}/statuses/{sha}", 201, state="success", context="ci")
     assert pull.mergeable_state != "dirty"
     assert merge(world, "alice")[0] == 200
+
+
+def test_the_sandbox_sets_what_doctor_asks_for_and_leaves_main_to_its_admins(tmp_path: Path) -> None:
+    with ForgeServer(tmp_path / "forge") as server:
+        logins = [login for login, _, _ in organisation.PEOPLE]
+        tokens = {login: f"{login}-token" for login in (*logins, organisation.BOT)}
+        home = Home(root=tmp_path, forge_port=server.port, mlflow_port=1, tokens=tokens)
+        organisation.seed(server.forge, home)
+        organisation.found_repository(home, "acme/model")
+        organisation.protect(home, "acme/model")
+        carol, alice = person(home, "carol"), person(home, "alice")
+        assert [r["name"] for r in carol.api("GET", "/repos/acme/model/rulesets")] == ["mlp-ci records"]
+        assert len(carol.api("GET", "/repos/acme/model/environments")["environments"]) == 2
+        for who, path in ((carol, "by-an-admin"), (alice, "by-a-writer")):
+            who.api("PUT", f"/repos/acme/model/contents/{path}", {"message": "m", "content": ""})
+        tip = carol.api("GET", "/repos/acme/model/git/ref/heads/main")["object"]["sha"]
+        alice.api("POST", "/repos/acme/model/git/refs", {"ref": "refs/heads/mlp-ci/records", "sha": tip})
+        with pytest.raises(Refused):
+            carol.api("DELETE", "/repos/acme/model/git/refs/heads/mlp-ci/records")
 
 
 def test_settings_are_for_admins(world: World) -> None:
