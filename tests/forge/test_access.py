@@ -165,3 +165,16 @@ def test_secrets_are_for_the_runner_alone(world: World) -> None:
         assert client.get(REPO + "/actions/variables").json()["variables"][0]["value"] == "test"
     with world.http("alice") as client:
         assert client.get(REPO + "/actions/secrets").status_code == 403
+
+
+def test_a_check_run_is_changed_by_the_app_that_made_it_only(world: World) -> None:
+    run_token(world, {"checks": "write"})
+    sha = world.repo("alice").get_branch("main").commit.sha
+    with world.http("mlp-ci[bot]") as app, world.http("run") as run, world.http("carol") as owner:
+        check = app.post(REPO + "/check-runs", json={"name": "gate", "head_sha": sha}).json()
+        path = f"{REPO}/check-runs/{check['id']}"
+        assert run.patch(path, json={"conclusion": "success"}).status_code == 403
+        assert owner.patch(path, json={"conclusion": "success"}).status_code == 403
+        assert app.patch(path, json={"conclusion": "failure"}).json()["conclusion"] == "failure"
+        twin = run.post(REPO + "/check-runs", json={"name": "gate", "head_sha": sha, "conclusion": "success"}).json()
+    assert (check["app"]["slug"], twin["app"]["slug"]) == ("mlp-ci", "github-actions")

@@ -185,6 +185,23 @@ def test_closing_renaming_and_another_base_are_told_in_order(world: World) -> No
     assert [e.event for e in repo.get_issue(1).get_events()] == [e["event"] for e in events]
 
 
+def test_a_closed_pull_request_takes_what_was_pushed_but_not_what_was_forced(world: World) -> None:
+    folder = propose(world)
+    pull = world.repo("alice").get_pull(1)
+    pull.edit(state="closed")
+    new = world.commit(folder, {"a.txt": "2\n"})
+    world.push(folder)
+    assert world.repo("alice").get_pull(1).head.sha != new, "nobody looks at a closed one"
+    pull.edit(state="open")
+    assert world.repo("alice").get_pull(1).head.sha == new
+    pull.edit(state="closed")
+    world.git(folder, "commit", "-q", "--amend", "-m", "again")
+    world.push(folder, "+HEAD")
+    with world.http() as client:
+        said = client.patch(f"{REPO}/pulls/1", json={"state": "open"})
+    assert (said.status_code, "force-pushed" in said.text) == (422, True)
+
+
 def test_events_of_issues_are_paged_beyond_a_hundred(world: World) -> None:
     issue = world.repo("alice").create_issue("I")
     issue.edit(state="closed")

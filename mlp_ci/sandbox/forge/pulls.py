@@ -100,6 +100,8 @@ def set_state(forge: Forge, repo: Repo, actor: Actor, pull: Pull, state: str) ->
         head = forge.git.refs(source, f"refs/heads/{pull.head_ref}").get(f"refs/heads/{pull.head_ref}")
         if head is None:
             _custom(f"state cannot be changed. The {pull.head_ref} branch has been deleted.")
+        if not forge.git.is_ancestor(source, pull.head_sha, head or ""):
+            _custom(f"state cannot be changed. The {pull.head_ref} branch was force-pushed or recreated.")
         with forge.store.tx():
             forge.store.update(issue, state="open", closed_at=None, closed_by=None, updated_at=stamp())
             forge.git.fetch(repo, source, head or "")

@@ -136,11 +136,8 @@ def combined_status(call: Call) -> Any:
 
 @group("POST", REPO + "/check-runs", "checks")
 def create_check(call: Call) -> Any:
-    token = call.actor.token
-    if token is None or token.kind == "user":
-        raise Refusal(403, "You must authenticate via a GitHub App.")
+    app = _app(call)
     sha = call.commit(call.text("head_sha"))
-    app = checks.ACTIONS_APP if token.kind == "run" else call.actor.user.login.removesuffix("[bot]")
     suite = checks.suite_for(call.forge, call.repo, sha, app)
     check = checks.create_check(call.forge, suite, call.text("name"), **_check_values(call, None))
     return Reply(shapes_checks.check_run(call.forge, call.repo, check), 201)
@@ -154,8 +151,8 @@ def get_check(call: Call) -> Any:
 @group("PATCH", REPO + "/check-runs/{check_run_id}", "checks")
 def update_check(call: Call) -> Any:
     check = _check(call)
-    if call.actor.token is None or call.actor.token.kind == "user":
-        raise Refusal(403, "You must authenticate via a GitHub App.")
+    if call.forge.store.get(CheckSuite, check.suite_id).app != _app(call):
+        raise Refusal(403, "Invalid app_id - check run can only be modified by the GitHub App that created it.")
     name = call.get("name", str, check.name)
     check = call.forge.store.update(check, name=name, **_check_values(call, check))
     return shapes_checks.check_run(call.forge, call.repo, check)
@@ -177,6 +174,14 @@ def check_suites(call: Call) -> Any:
     found = call.forge.store.find(CheckSuite, "repo_id = ? AND sha = ?", call.repo.id, sha)
     at = call.forge.git.commit(call.repo, sha)
     return page(call, found, lambda suite: shapes_checks.check_suite(call.forge, call.repo, suite, at), "check_suites")
+
+
+def _app(call: Call) -> str:
+    """The app that asks; a run's token is that of GitHub's own app for Actions."""
+    token = call.actor.token
+    if token is None or token.kind == "user":
+        raise Refusal(403, "You must authenticate via a GitHub App.")
+    return checks.ACTIONS_APP if token.kind == "run" else call.actor.user.login.removesuffix("[bot]")
 
 
 def _check(call: Call) -> CheckRun:
