@@ -235,8 +235,10 @@ def propose_version(job: Job, version: VersionFact, report: Report) -> None:
     except NothingToDo as done:
         report.findings.append(_said("promotion", Outcome.PASS, done.what))
         return
-    except NotApproved as held:  # rolled back before: the version is registered all the same, and stays where it is
-        report.findings.append(_said("promotion", Outcome.SKIP, f"not proposed: {held.what}"))
+    except (NotApproved, GateError) as held:
+        # Rolled back before, or from a commit that is not on the default branch: it is registered all the same.
+        said = f"not proposed: {held.what}; {held.why}" if held.why else f"not proposed: {held.what}"
+        report.findings.append(replace(_said("promotion", Outcome.SKIP, said), fix=held.fix))
         return
     what = "opened" if pull.created else "updated" if pull.changed else "is open already"
     report.findings.append(_said("promotion", Outcome.PASS, f"pull request {pull.number} for {stage} {what}"))

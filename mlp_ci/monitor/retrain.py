@@ -15,16 +15,18 @@ from mlp_ci.monitor.comment import BRANCH, columns_of, short_table, window_of
 from mlp_ci.monitor.refresh import bring_up_to_date
 from mlp_ci.monitor.verdict import ALARM, unique
 from mlp_ci.monitor.watch import live_version
+from mlp_ci.promote.files import promotion_at
 from mlp_ci.report import Report, Table, markdown_cell, markdown_table
 from mlp_ci.spec import PROMOTION_FILE, load_model
 from mlp_ci.train.environment import alone
+from mlp_ci.train.key import train_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from mlp_ci.context import Context
     from mlp_ci.github import Hub
-    from mlp_ci.spec import ModelSpec
+    from mlp_ci.spec import ModelSpec, Quarantined
     from mlp_ci.tracking import Tracking, VersionFact
 
 LABEL = "retraining"
@@ -53,8 +55,8 @@ class Alarm:
 def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
     """Open or update the retraining pull request when the stage has an alarm, or when ``force`` says so.
 
-    Raises NothingToDo without an alarm, when model.yaml says never, when the data did not change, and when a version
-    trained on other data already waits for its promotion.
+    Raises NothingToDo without an alarm, when model.yaml says never, when the data did not change, when a version
+    trained on other data already waits for its promotion, and when training would give again what was rolled back.
     """
     from mlp_ci.tracking import connect as connect_tracking
 
@@ -66,8 +68,10 @@ def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
     git.require_repository(ctx.repo)
     tracking = connect_tracking(ctx, platform_of(ctx))
     alarm = alarm_of(ctx, tracking, model, stage)
+    held = {q.digest: q for q in promotion_at(hub, hub.default_branch, model.name).quarantine}
     if not force:
-        _require_reason(tracking, model, stage, alarm)
+        free = [v for v in tracking.versions(model.name) if v.digest not in held]
+        _require_reason(free, stage, alarm)
     with alone(ctx.work / "refresh"):  # another one here would take our files for a person's
         note = _Note.begin(ctx, model)
         changed = _changed_by_refresh(ctx, model)
@@ -77,6 +81,8 @@ def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
         msg = "the data did not change, so a new training would give the same model"
         fix = "check that data.refresh.command writes newer rows for the time in MLP_NOW"
         raise NothingToDo(msg, fix=fix)
+    if held:
+        _respect_quarantine(train_key(ctx, model).digest, tracking.versions(model.name), held)
     if not force:
         _respect_refusal(hub, files)
     counts = row_counts(note.rows, _profiled_rows(tracking, alarm), _rows(ctx, model))
@@ -119,7 +125,8 @@ def alarm_of(ctx: Context, tracking: Tracking, model: ModelSpec, stage: str) -> 
     )
 
 
-def _require_reason(tracking: Tracking, model: ModelSpec, stage: str, alarm: Alarm | None) -> None:
+def _require_reason(versions: Sequence[VersionFact], stage: str, alarm: Alarm | None) -> None:
+    """``versions`` are those that could take the place of the live one: a quarantined one waits for nothing."""
     if alarm is None:
         msg = f"nothing is live in {stage}, so nothing can have drifted"
         raise NothingToDo(msg, fix="pass --force to retrain all the same")
@@ -130,13 +137,25 @@ def _require_reason(tracking: Tracking, model: ModelSpec, stage: str, alarm: Ala
         raise NothingToDo(msg, fix="pass --force to retrain all the same")
     newer = [
         v
-        for v in tracking.versions(model.name)
+        for v in versions
         if v.number > alarm.version.number and v.gate == "pass" and dict(v.data) != dict(alarm.version.data)
     ]
     if newer:
         number = newer[-1].number
         msg = f"version {number}, trained on other data, already waits to take the place of {alarm.version.number}"
         raise NothingToDo(msg, fix=f"promote it (`mlp-ci promote {stage}`), or pass --force")
+
+
+def _respect_quarantine(key: str, versions: Sequence[VersionFact], held: Mapping[str, Quarantined]) -> None:
+    """The same code, parameters and data are not trained twice: the run is found, and its bytes may not be promoted."""
+    same = [v for v in versions if v.train_key == key]
+    bad = next((held[v.digest] for v in same if v.digest in held), None)
+    if bad is None or any(v.digest not in held for v in same):
+        return
+    msg = f"training on this data gives version {bad.version} again, which was rolled back: {bad.reason or 'no reason'}"
+    why = "its bytes are quarantined, so the pull request could only fail"
+    fix = f"change the code or wait for newer data, or lift the quarantine in a reviewed change of {PROMOTION_FILE}"
+    raise NothingToDo(msg, why=why, fix=fix)
 
 
 def _respect_refusal(hub: Hub, files: Mapping[str, bytes]) -> None:

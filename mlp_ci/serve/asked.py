@@ -69,9 +69,9 @@ class Refused(NotApproved):
 
 def open_job(ctx: Context) -> Job:
     """What git asks for now; InputError when its files disagree."""
-    from mlp_ci.github import platform_of
+    from mlp_ci.github import policy_of
 
-    platform = platform_of(ctx)
+    platform = policy_of(ctx).spec
     if ctx.github is None:
         hub, commit, model, promotion = None, *_local_intent(ctx)
     else:

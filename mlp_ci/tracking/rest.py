@@ -153,13 +153,13 @@ class RestClient:
         self._send("DELETE", API + "model-versions/delete", {"name": name, "version": version})
 
     def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
-        self._post("model-versions/set-tag", name=name, version=version, key=key, value=value)
+        self._put("model-versions/set-tag", name=name, version=version, key=key, value=value)
 
     def get_model_version_by_alias(self, name: str, alias: str) -> Any:
         return _version(self._get("registered-models/alias", name=name, alias=alias)["model_version"])
 
     def set_registered_model_alias(self, name: str, alias: str, version: str) -> None:
-        self._post("registered-models/alias", name=name, alias=alias, version=version)
+        self._put("registered-models/alias", name=name, alias=alias, version=version)
 
     # ------------------------------------------------------------ artefacts that the server keeps
 
@@ -206,7 +206,11 @@ class RestClient:
     def _post(self, endpoint: str, /, **values: Any) -> dict[str, Any]:
         return self._send("POST", API + endpoint, {k: v for k, v in values.items() if v is not None})
 
-    def _send(self, method: str, path: str, value: Any) -> dict[str, Any]:
+    def _put(self, endpoint: str, /, **values: Any) -> None:
+        """A POST that sets something: done twice it is as done once, so a lost answer is asked for again."""
+        self._send("POST", API + endpoint, values, sets=True)
+
+    def _send(self, method: str, path: str, value: Any, *, sets: bool = False) -> dict[str, Any]:
         body = None if value is None else json.dumps(value).encode()
         for attempt in range(TRIES):
             try:
@@ -216,8 +220,8 @@ class RestClient:
                     return found if isinstance(found, dict) else {}
             except OSError as error:
                 # A request that may have been carried out is only repeated when repeating it changes nothing.
-                last = TRIES - 1 if method == "POST" and not _never_arrived(error) else attempt
-                _give_up_or_wait(error, last)
+                repeatable = sets or method != "POST" or _never_arrived(error)
+                _give_up_or_wait(error, attempt if repeatable else TRIES - 1)
         return {}
 
     def _open(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Any:

@@ -22,8 +22,10 @@ from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.monitor.comment import BRANCH, tell_pull
 from mlp_ci.monitor.retrain import retrain
 from mlp_ci.report import Outcome
+from mlp_ci.spec import PromotionSpec, Quarantined, load_model, render_promotion
 from mlp_ci.tracking import Tracking
 from mlp_ci.train.command import stop_left_over
+from mlp_ci.train.key import train_key
 from tests.promotion import MODEL_YAML, World, running_world
 
 if TYPE_CHECKING:
@@ -274,6 +276,45 @@ def test_a_version_that_waits_for_promotion_is_not_trained_again(repo: Repo) -> 
     repo.tracking.create_version(repo.name, repo.run_id, tags, "")
     with pytest.raises(NothingToDo, match="version 2, trained on other data, already waits"):
         repo.retrain()
+
+
+def quarantine(repo: Repo, version: int, digest: str) -> None:
+    """A rollback, as it stands in git."""
+    since = datetime(2013, 7, 1, tzinfo=UTC)
+    held = Quarantined(version=version, digest=digest, reason="July is too calm", since=since)
+    spec = PromotionSpec(apiVersion="mlp-ci/v1", model=repo.name, quarantine=(held,))
+    repo.world.push("carol", {"promotion.yaml": render_promotion(spec).encode()}, "Roll back")
+
+
+def test_what_was_rolled_back_is_not_trained_again(repo: Repo) -> None:
+    """Same data, code and parameters give the same bytes, and those may not be promoted: say so, propose nothing."""
+    repo.write_look(ALARM)
+    number = int(repo.retrain().outputs["pull-request"])  # the working tree has the newer data from here on
+    key = train_key(repo.ctx, load_model(repo.folder)).digest
+    tags = {"mlp.gate": "pass", "mlp.data": json.dumps({"data/train.csv": "md5:2"}), "mlp.train_key": key}
+    tags["mlp.digest"] = f"sha256:{2:064x}"
+    repo.tracking.create_version(repo.name, repo.run_id, tags, "")
+    with pytest.raises(NothingToDo, match="version 2, trained on other data, already waits"):
+        repo.retrain()
+    quarantine(repo, 2, tags["mlp.digest"])
+    for force in (False, True):
+        with pytest.raises(NothingToDo, match="gives version 2 again, which was rolled back: July is too calm") as no:
+            repo.retrain(force=force)
+        assert "lift the quarantine" in no.value.fix
+    hub = repo.world.hub()
+    assert [p["number"] for p in hub.pulls_of_branch(BRANCH, "all")] == [number]
+    # Other code makes another model of the same data, and that may try.
+    (repo.folder / "train.py").write_text("print('better')\n")
+    repo.git("-c", "user.name=Alice", "-c", "user.email=alice@acme.test", "commit", "-q", "-m", "Better", "train.py")
+    assert repo.retrain().outputs["pull-request"] == str(number)
+
+
+def test_a_version_that_was_rolled_back_waits_for_nothing(repo: Repo) -> None:
+    repo.write_look(ALARM)
+    tags = {"mlp.gate": "pass", "mlp.data": json.dumps({"data/train.csv": "md5:2"}), "mlp.digest": f"sha256:{2:064x}"}
+    repo.tracking.create_version(repo.name, repo.run_id, tags, "")
+    quarantine(repo, 2, tags["mlp.digest"])
+    assert repo.retrain().outputs["pull-request"] == "1"
 
 
 def test_a_closed_proposal_is_not_made_again_until_the_data_differs(repo: Repo) -> None:

@@ -189,5 +189,8 @@ def test_a_version_that_was_rolled_back_is_not_proposed_and_fails_nothing(tmp_pa
         report, world = propose("HEAD", 1)
         head = world.push("carol", {"promotion.yaml": text}, "Roll back")
         report, _ = propose(head, 2)
-        assert "quarantined" in messages(report)
+        assert "not proposed: version 2 is quarantined since 2013-08-01: slow" in messages(report)
+        assert "takes it out of `quarantine`" in messages(report)
         assert report.findings[-1].outcome is Outcome.SKIP
+        assert (report.exit_code, report.outcome) == (None, Outcome.PASS)
+        assert world.hub().pulls_of_branch("mlp-ci/promote-staging", "all")[0]["number"] == 1
