@@ -140,3 +140,28 @@ def history(
         return what_was_live(context_of(path, None), stage, at, as_csv=as_csv)
 
     return Presenter("history", "text" if as_csv else output_format, output)(flow)
+
+
+@app.command(rich_help_panel=LOOP)
+def audit(
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", envvar="MLP_CI_REPAIR", help="Put right what serves and the aliases; never git."),
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", envvar="MLP_CI_SINCE", help="Approvals since then only: 30d, or an instant."),
+    ] = None,
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+    platform: PlatformOption = None,
+) -> int:
+    """Hold records, approvals, guarded files, MLflow and what serves against git; exit 3 where one does not agree."""
+
+    def flow() -> Report:
+        from mlp_ci.audit.flow import audit as run_audit
+
+        return run_audit(context_of(path, platform), since=since, repair=repair)
+
+    return Presenter("audit", output_format, output)(flow)

@@ -1,0 +1,1 @@
+"""``mlp-ci audit``: whether records, approvals, guarded files, the registry and what serves agree with git."""
