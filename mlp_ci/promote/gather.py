@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from mlp_ci import clock
@@ -13,7 +14,7 @@ from mlp_ci.errors import InputError
 from mlp_ci.github import policy_at, policy_of
 from mlp_ci.promote.case import GUARDED, QUARANTINE, Case, Registered, Stay, Verdict
 from mlp_ci.promote.files import model_at, promotion_at
-from mlp_ci.promote.history import Change, History, of_quarantine
+from mlp_ci.promote.history import Change, History, of_quarantine, of_stage
 from mlp_ci.promote.people import latest_reviews
 from mlp_ci.promote.policy import decide, decide_guarded, needed, strictest
 from mlp_ci.report import Outcome
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from mlp_ci.spec import ModelSpec, PromotionSpec
     from mlp_ci.tracking import Tracking
 
+ASKED_LIMIT = 50  # how many promotions back a version is looked for in the stage before
+PUSHES_LIMIT = 1_000  # how many pushes back a rollback is looked for
 MERGE_PATIENCE = 6.0  # seconds that a job waits for GitHub to show a merge that it has just made
 
 
@@ -172,7 +175,7 @@ class Gatherer:
         return replace(
             case,
             registered=self.registered(entry),
-            stay=self.stay(case, entry),
+            stay=self.stay(case, entry, base),
             lifted=self.lifted(entry.digest, base),
         )
 
@@ -198,21 +201,38 @@ class Gatherer:
             data=bool(found.data) and all(found.data.values()),
         )
 
-    def stay(self, case: Case, entry: StageEntry) -> Stay:
-        """How long the stage before has had these bytes, by the deployments that GitHub has on record."""
+    def stay(self, case: Case, entry: StageEntry, base: str) -> Stay:
+        """How long the stage before has had these bytes, by the deployments that GitHub has on record.
+
+        Whoever may write deployments can record one that never was, but not in the past; and no stay begins before
+        the default branch (at ``base``) asked for it.
+        """
         needs, unknown = needed(case)
         earlier = case.platform.stage_before(case.stage) if not unknown else None
         if earlier is None or not needs.soak:
             return Stay()
+        asked = self._asked_since(earlier.name, entry, base)
         longest, since = Stay().longest, None
         until = self.at
         for deployment in self.hub.deployments(earlier.name):  # newest first; only times that GitHub itself wrote
-            began = datetime.fromisoformat(deployment.created)
+            began = max(asked, datetime.fromisoformat(deployment.created))
             if deployment.payload.get("digest") == entry.digest and deployment.state in ("success", "inactive"):
                 longest = max(longest, until - began)
                 since = began if until == self.at else since
             until = began
         return Stay(longest=longest, since=since)
+
+    def _asked_since(self, stage: str, entry: StageEntry, base: str) -> datetime:
+        """Since when the default branch last asked for these bytes in a stage, by GitHub's own clock; else now."""
+        changes = islice(self.walk.changes(of_stage(stage), base), ASKED_LIMIT)
+        change = next((c for c in changes if entry.same(c.after.stages.get(stage))), None)
+        if change is None:
+            return self.at
+        if change.pull is not None:
+            return datetime.fromisoformat(change.pull.merged_at)
+        pushes = islice(self.hub.pushes(self.hub.default_branch), PUSHES_LIMIT)
+        found = next((p["timestamp"] for p in pushes if p["after"] == change.commit.sha), "")
+        return datetime.fromisoformat(found) if found else self.at
 
     def lifted(self, digest: str, base: str) -> str:
         """What is wrong with the lift of these bytes' quarantine; empty where they never were in one, or still are."""

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from mlp_ci.errors import Problem, SpecError
+from mlp_ci.spec.quantities import hidden
 
 SIZE_LIMIT = 256 * 1024
 DEPTH_LIMIT = 50
@@ -104,6 +105,7 @@ def parse_document(raw: bytes, name: str) -> Document:
             [Problem(what="the file is not UTF-8", file=name, line=line, fix="save it as UTF-8")]
         ) from error
     document = Document(file=name, lines=text.splitlines())
+    _refuse_hidden(document, text)
     _refuse_conflicts(document)
     node = _compose(document, text)
     problems: list[Problem] = []
@@ -112,6 +114,19 @@ def parse_document(raw: bytes, name: str) -> Document:
     if problems:
         raise SpecError(problems)
     return document
+
+
+def _refuse_hidden(document: Document, text: str) -> None:
+    """Characters that no reviewer sees, and that can show a line in another order than it is read in.
+
+    See Boucher and Anderson, Trojan Source, 2021.
+    """
+    for at, character in enumerate(text):
+        if hidden(character):
+            before = text[:at].split("\n")
+            mark = Mark(len(before), len(before[-1]) + 1)
+            what = f"the character U+{ord(character):04X} is not allowed: a reviewer cannot see it"
+            raise SpecError([document.problem(what, mark, "delete it, or write the line anew")])
 
 
 def _refuse_conflicts(document: Document) -> None:

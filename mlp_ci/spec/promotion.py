@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import yaml
 from pydantic import Field
 
-from mlp_ci.spec.quantities import ApiVersion, Digest, Name, Strict, VersionNumber
+from mlp_ci.spec.quantities import ApiVersion, Digest, Name, Strict, VersionNumber, Visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +23,8 @@ class StageEntry(Strict):
         Digest | None, Field(description="SHA-256 of the evidence that the approvers saw; `mlp-ci promote` writes it.")
     ] = None
     emergency: Annotated[
-        str, Field(max_length=500, description="Why this went ahead without the usual approvals; see platform.yaml.")
+        Visible,
+        Field(max_length=500, description="Why this went ahead without the usual approvals; see platform.yaml."),
     ] = ""
 
     def same(self, other: StageEntry | None) -> bool:
@@ -36,7 +37,7 @@ class Quarantined(Strict):
 
     version: VersionNumber = Field(description="Its number when it was taken back.")
     digest: Digest = Field(description="The digest that promotion refuses.")
-    reason: str = Field("", description="Why.")
+    reason: Visible = Field("", description="Why.")
     since: datetime = Field(description="When.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
@@ -102,5 +103,18 @@ Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 VersionNumber = Annotated[int, Field(ge=1, le=2**31 - 1, strict=True)]
 ApiVersion = Annotated[str, Field(pattern=r"^mlp-ci/v1$")]
+JOINERS = "\u200c\u200d"  # part of how some languages, and emoji, are written
+
+
+def hidden(character: str) -> bool:
+    """Whether a reader does not see a character: Unicode's formats, with the overrides of direction."""
+    return unicodedata.category(character) == "Cf" and character not in JOINERS
+
+
+def _visible(value: Any) -> Any:
+    return "".join(c for c in value if not hidden(c)) if isinstance(value, str) else value
+
+
+Visible = Annotated[str, BeforeValidator(_visible)]  # what a person typed on a command line, without what hides
 Tier = Literal["low", "standard", "critical"]
 TIERS: tuple[Tier, ...] = ("low", "standard", "critical")  # from the least strict

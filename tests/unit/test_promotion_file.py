@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlp_ci.errors import SpecError
 from mlp_ci.spec import PromotionSpec, Quarantined, StageEntry, edited_promotion, parse_promotion, render_promotion
 
 A, B, C = (f"sha256:{c * 64}" for c in "abc")
@@ -96,3 +98,14 @@ def test_it_says_what_was_asked_whatever_was_there(old: PromotionSpec, new: Prom
     assert parse_promotion(text.encode()) == old
     said = parse_promotion(edited_promotion(text, new).encode())
     assert (said.stages, {q.digest for q in said.quarantine}) == (new.stages, {q.digest for q in new.quarantine})
+
+
+@pytest.mark.parametrize("hidden", ["\u202e", "\u2066", "\u200b", "\u200e", "\u2060", "\ufeff", "\U000e0041"])
+def test_what_a_reviewer_cannot_see_is_refused_with_its_place(hidden: str) -> None:
+    text = KEPT.replace("# tried on", f"# tried{hidden} on")
+    with pytest.raises(SpecError) as refused:
+        parse_promotion(text.encode())
+    [problem] = refused.value.problems
+    assert f"U+{ord(hidden):04X}" in problem.what
+    assert (problem.line, problem.column) == (8, 23)
+    assert parse_promotion(KEPT.replace("Monday", "דוֹב 👩\u200d🔬").encode())
