@@ -206,6 +206,12 @@ class Hub(Reader):
 
         self.wire.again(step, purpose)
 
+    def has_run(self, file: str, since: str) -> bool:
+        """Whether a workflow was started at or after an instant, as GitHub writes one, by whatever event."""
+        path = self._path("actions", "workflows", file, "runs")
+        newest = self.wire.pages(path, "look for runs of a workflow", item="workflow_runs", limit=1)
+        return any(run["created_at"] >= since for run in newest)
+
     def open_issue(self, marker: str, title: str, body: str, labels: tuple[str, ...] = ()) -> int:
         """The one open issue that carries ``marker`` (hidden), opened or brought up to date; returns its number."""
         hidden = f"<!-- {marker} -->"

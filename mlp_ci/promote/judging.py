@@ -233,7 +233,10 @@ def _publish(hub: Hub, pull: PullDetail, verdicts: list[Verdict]) -> None:
 def _merge_by_machine(hub: Hub, pull: PullDetail, verdicts: list[Verdict], report: Report) -> None:
     """Merge what the policy lets a machine merge, and say so; being refused is news, not a failure."""
     ours = pull.head_repo.lower() == hub.place.full_name.lower()  # GitHub ignores case in names
-    if not (ours and pull.state == "open" and all(v.allowed and v.machine for v in verdicts)):
+    if not (ours and pull.state in ("open", "merged") and all(v.allowed and v.machine for v in verdicts)):
+        return
+    if pull.state == "merged":
+        _finish(hub, pull, report)
         return
     said = "Approved and merged by mlp-ci: the tier lets a machine merge, and every gate passed."
     try:
@@ -253,6 +256,15 @@ def _merge_by_machine(hub: Hub, pull: PullDetail, verdicts: list[Verdict], repor
     report.findings.append(Finding(check="machine-merge", outcome=Outcome.PASS, message=f"merged as {merged[:12]}"))
     report.data["merged"] = merged
     _start_deploy(hub, report)
+
+
+def _finish(hub: Hub, pull: PullDetail, report: Report) -> None:
+    """A run that was killed right after it merged has not asked for the deployment yet."""
+    try:
+        if pull.merged_by.endswith("[bot]") and not hub.has_run(DEPLOY_WORKFLOW, pull.merged_at):
+            _start_deploy(hub, report)
+    except GitHubError as refusal:
+        report.data["deploy"] = refusal.what
 
 
 def _start_deploy(hub: Hub, report: Report) -> None:
