@@ -82,6 +82,7 @@ class Replay:
     def files(self, step: Step, branch: str | None) -> dict[str, Any]:
         """What a step's commit changes: ``version`` is short for the entry in promotion.yaml."""
         files = dict(step.get("files", {}))
+        self.town.odd_workflows |= any(path.startswith(".github/workflows/") for path in files)
         for path, restored in step.get("restores", {}).items():  # path → the id of the step after which it was so
             raw = self.town.read(path, self.marks[restored])
             files[path] = raw.decode() if raw is not None else None
@@ -139,10 +140,12 @@ class Replay:
         town, by = self.town, step["by"]
         town.api(by, "POST", "/forks", {})
         home = f"/repos/{by}/{town.model}"
-        content = base64.b64encode(self.files(step, None)["promotion.yaml"].encode()).decode()
-        now = town.api(by, "GET", f"{home}/contents/promotion.yaml")
-        body = {"message": "Promote", "content": content, "sha": now["sha"]}
-        sha = town.api(by, "PUT", f"{home}/contents/promotion.yaml", body)["commit"]["sha"]
+        sha = ""
+        for path, text in self.files(step, None).items():
+            now = town.api(by, "GET", f"{home}/contents/{path}")
+            content = base64.b64encode(town.filled(text).encode()).decode()
+            body = {"message": "Change", "content": content, "sha": now["sha"]}
+            sha = town.api(by, "PUT", f"{home}/contents/{path}", body)["commit"]["sha"]
         made = town.api(by, "POST", "/pulls", {"title": "Promote", "head": f"{by}:main", "base": "main"})
         self.pulls["it"] = Pull(made["number"], "main", home=by, heads=[sha])
         self.stale.add("it")

@@ -7,6 +7,9 @@ in test_workflows.py.
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,3 +128,17 @@ def test_the_attack_is_refused_and_its_honest_twin_allowed(story: Story, town: T
         else:
             assert not allowed, told
             assert set(story.rules["deploy"]) == failed, told
+
+
+@pytest.mark.parametrize("story", [s for s in stories(promotes=False) if "linter" in s.rules], ids=str)
+def test_the_linter_finds_the_workflow_and_not_its_honest_twin(story: Story, tmp_path: Path) -> None:
+    """zizmor as `make lint` runs it over the templates and the workflows of model repositories."""
+    [step] = story.history
+    file = tmp_path / step["path"]
+    file.parent.mkdir(parents=True)
+    file.write_text(step["text"])
+    config = Path(__file__).parents[2] / ".github" / "zizmor.yml"
+    command = [Path(sys.executable).with_name("zizmor"), "--offline", "--no-progress", "--quiet"]
+    options = ["--persona=auditor", "--config", config, "--format", "json", file]
+    found = json.loads(subprocess.run([*command, *options], capture_output=True, text=True, check=False).stdout)
+    assert {finding["ident"] for finding in found} == set(story.rules["linter"])

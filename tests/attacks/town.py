@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import yaml
 
+from mlp_ci import clock
 from mlp_ci.context import Context, GitHubPlace
 from mlp_ci.github import Hub, connect
 from mlp_ci.sandbox.forge import repositories, seed
@@ -95,15 +96,21 @@ def token_of(login: str) -> str:
 
 @dataclass
 class Clock:
-    """The clock of everything in this process and in the jobs; it stands still until a story moves it."""
+    """The clock of everything in this process and in the jobs. A story moves it; else it stands still, or ``runs``."""
 
     file: Path
     now: datetime = BEGIN
+    runs: bool = False
 
     def __post_init__(self) -> None:
         self.move(timedelta())
 
     def move(self, by: timedelta) -> None:
+        if self.runs:
+            self.now = max(self.now, clock.instant_of(self.file.read_text())) if by else self.now
+            self.now += by
+            clock.set_instant(self.file, self.now)
+            return
         self.now += by
         scratch = self.file.with_suffix(".new")
         scratch.write_text(self.now.isoformat())
@@ -121,6 +128,7 @@ class Town:
     org: str
     model: str
     versions: dict[int, Version] = field(default_factory=dict)
+    odd_workflows: bool = False  # whether a pull request brings workflows of its own
     _http: httpx.Client = field(default_factory=lambda: httpx.Client(verify=False, timeout=60))
 
     @property
@@ -319,7 +327,7 @@ def _seed(town: Town, setup: Mapping[str, Any], extra: Mapping[str, bytes]) -> N
                 SeedRepo(town.model, files=files, private=not setup.get("public")),
                 SeedRepo(".github", private=False, files={"platform.yaml": yaml.safe_dump(platform).encode()}),
             ),
-            secrets={"MLP_CI_TOKEN": token_of(BOT)},
-            variables={"MLFLOW_TRACKING_URI": town.registry.tracking.uri},
+            secrets={"MLP_CI_TOKEN": token_of(BOT), **setup.get("secrets", {})},
+            variables={"MLFLOW_TRACKING_URI": town.registry.tracking.uri, **setup.get("variables", {})},
         ),
     )
