@@ -213,9 +213,12 @@ def _check_values(call: Call, old: CheckRun | None) -> dict[str, Any]:
 
 
 def _holds(call: Call, pull: Pull, sha: str) -> bool:
-    """Whether the commit is one of the pull request's, or what it was merged as."""
+    """Whether the commit is one of the pull request's, or of those that merging it (by rebase, say) has made."""
     git = call.forge.git
-    if sha in (pull.head_sha, pull.merge_sha if pull.merged else None):
+    merged = pull.merge_sha if pull.merged else None
+    if sha in (pull.head_sha, merged):
+        return True
+    if merged and git.is_ancestor(call.repo, sha, merged) and not git.is_ancestor(call.repo, sha, pull.base_sha):
         return True
     return git.is_ancestor(call.repo, sha, pull.head_sha) and not git.is_ancestor(call.repo, sha, pull.base_sha)
 
