@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import json
+import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -338,3 +340,42 @@ def test_settings_are_for_admins(world: World) -> None:
             assert client.put(f"{REPO}/environments/production", json={}).status_code == 403
             assert client.post(f"{REPO}/rulesets", json=ruleset()).status_code == 403
             assert client.get("/orgs/acme/actions/runner-groups").status_code == 403
+
+
+ODD: list[Any] = [None, 0, -1, 2**70, 1.5, True, "", "x" * 300, [], [1], [[]], [{}], {}, {"a": []}, {"type": ["x"]}]
+
+
+def test_odd_settings_are_refused_or_taken_but_never_a_failure(world: World) -> None:
+    """The recorder fails the test on any answer of 500, or one that is not as GitHub describes it."""
+    dice = random.Random(7)
+    good: dict[str, dict[str, Any]] = {
+        "POST " + REPO + "/rulesets": ruleset(pull_request(), required("ci"), bypass_actors=[{"actor_type": "Team"}]),
+        "PUT " + REPO + "/environments/e": {"wait_timer": 1, "reviewers": [], "deployment_branch_policy": None},
+        "PUT " + REPO + "/actions/permissions": {"enabled": True, "allowed_actions": "all"},
+        "PUT " + REPO + "/actions/permissions/workflow": {"default_workflow_permissions": "read"},
+        "PUT " + REPO + "/actions/permissions/fork-pr-contributor-approval": {"approval_policy": "x"},
+        "PUT " + REPO + "/actions/permissions/fork-pr-workflows-private-repos": {"send_secrets_and_variables": True},
+    }
+    with world.http("carol") as carol:
+        for number in range(150):
+            verb, _, path = dice.choice(list(good)).partition(" ")
+            body = json.loads(json.dumps(good[f"{verb} {path}"]))
+            spoil(body, dice)
+            if "name" in body and dice.random() < 0.9:
+                body["name"] = f"r{number}"
+            assert carol.request(verb, path, json=body).status_code in (200, 201, 204, 400, 422), body
+        for path in ("/rulesets", "/rules/branches/main", "/environments", "/actions/permissions"):
+            assert carol.get(REPO + path).status_code == 200
+        carol.put(REPO + "/contents/x", json={"message": "m", "content": ""})
+
+
+def spoil(value: Any, dice: random.Random) -> None:
+    """Put something odd somewhere into a body."""
+    keys = list(value) if isinstance(value, dict) else list(range(len(value)))
+    if not keys:
+        return
+    key = dice.choice(keys)
+    if isinstance(value[key], dict | list) and value[key] and dice.random() < 0.7:
+        spoil(value[key], dice)
+    else:
+        value[key] = dice.choice(ODD)

@@ -8,6 +8,7 @@ from typing import Any
 from mlp_ci.sandbox.forge import shapes, shapes_checks
 from mlp_ci.sandbox.forge.api.repositories import REPO
 from mlp_ci.sandbox.forge.api.routing import Call, Group, page
+from mlp_ci.sandbox.forge.api.rulesets import LARGEST_ID
 from mlp_ci.sandbox.forge.records import BranchPolicy, Environment, EnvironmentRules, Team, User
 from mlp_ci.sandbox.forge.store import Refusal, invalid, stamp
 
@@ -15,6 +16,7 @@ group = Group()
 _ENVIRONMENT = REPO + "/environments/{environment_name}"
 _POLICIES = _ENVIRONMENT + "/deployment-branch-policies"
 _MOST_REVIEWERS = 6
+_LONGEST_WAIT = 43_200  # minutes: 30 days
 
 
 @group("GET", REPO + "/environments", "actions|deployments")
@@ -40,6 +42,8 @@ def put_environment(call: Call) -> Any:
         "reviewers": [_reviewer(call, entry) for entry in call.get("reviewers", list, [])],
         "branch_policy": _switches(call.get("deployment_branch_policy", dict)),
     }
+    if not 0 <= values["wait_timer"] <= _LONGEST_WAIT:
+        _refuse("wait_timer")
     if len(values["reviewers"]) > _MOST_REVIEWERS:
         raise Refusal(422, f"At most {_MOST_REVIEWERS} reviewers")
     with store.tx():
@@ -91,7 +95,7 @@ def _switches(given: Any) -> dict[str, bool] | None:
 
 def _reviewer(call: Call, entry: Any) -> dict[str, Any]:
     kind = entry.get("type") if isinstance(entry, dict) else None
-    if kind not in ("User", "Team") or not isinstance(entry.get("id"), int):
+    if kind not in ("User", "Team") or not isinstance(entry.get("id"), int) or not 0 < entry["id"] <= LARGEST_ID:
         _refuse("reviewers")
     if call.forge.store.first(User if kind == "User" else Team, "id = ?", entry["id"]) is None:
         _refuse("reviewers")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 group = Group()
 _RULESETS = REPO + "/rulesets"
 _RULESET = _RULESETS + "/{ruleset_id}"
+LARGEST_ID = 2**53
+_MOST_APPROVALS = 10
 _ENFORCEMENTS = ("disabled", "active", "evaluate")
 _ACTORS = ("Integration", "OrganizationAdmin", "RepositoryRole", "Team", "DeployKey", "User")
 # Type of rule → the parameters that GitHub insists on, by JSON type.
@@ -151,14 +153,16 @@ def _given(call: Call, now: Ruleset) -> dict[str, Any]:
 def _actor(entry: Any) -> dict[str, Any]:
     if not isinstance(entry, dict) or entry.get("actor_type") not in _ACTORS:
         _refuse("bypass_actors")
-    mode = entry.get("bypass_mode", "always")
-    if mode not in ("always", "pull_request", "exempt") or not isinstance(entry.get("actor_id"), int | None):
+    mode, number = entry.get("bypass_mode", "always"), entry.get("actor_id")
+    if mode not in ("always", "pull_request", "exempt") or not isinstance(number, int | None):
         _refuse("bypass_actors")
-    return {"actor_id": entry.get("actor_id"), "actor_type": entry["actor_type"], "bypass_mode": mode}
+    if number is not None and not 0 < number <= LARGEST_ID:
+        _refuse("bypass_actors")
+    return {"actor_id": number, "actor_type": entry["actor_type"], "bypass_mode": mode}
 
 
 def _rule(entry: Any) -> dict[str, Any]:
-    if not isinstance(entry, dict) or entry.get("type") not in _RULES:
+    if not isinstance(entry, dict) or entry.get("type") not in tuple(_RULES):  # a tuple: it may be of any JSON type
         _refuse("rules")
     wanted = _RULES[entry["type"]]
     parameters = entry.get("parameters")
@@ -167,7 +171,10 @@ def _rule(entry: Any) -> dict[str, Any]:
     given = parameters or {}
     if any(not isinstance(given.get(name), kind) for name, kind in wanted.items()):
         _refuse("rules")
-    for check in given.get("required_status_checks", []):
+    count = "required_approving_review_count"
+    if count in wanted and not 0 <= given[count] <= _MOST_APPROVALS:
+        _refuse("rules")
+    for check in given["required_status_checks"] if "required_status_checks" in wanted else []:
         if not isinstance(check, dict) or not isinstance(check.get("context"), str):
             _refuse("rules")
         if not isinstance(check.get("integration_id"), int | None):
