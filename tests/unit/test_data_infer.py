@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mlp_ci.data.checks.judge import judge_file
 from mlp_ci.data.describe.flow_infer import Wanted, infer_file
-from mlp_ci.data.describe.infer import Known, infer
+from mlp_ci.data.describe.infer import Known, Suggestion, infer
 from mlp_ci.data.describe.infer_text import document, edit
 from mlp_ci.data.describe.patterns import pattern_of
 from mlp_ci.data.describe.survey import Surveyor
@@ -387,6 +387,12 @@ def test_data_on_one_line_is_refused(repo: Path) -> None:
         infer_file(repo, str(repo / "train.parquet"), Wanted(write=True))
 
 
+@pytest.fixture
+def suggested(repo: Path) -> Suggestion:
+    with open_file(repo / "train.parquet", "train.parquet", {}) as opened:
+        return infer(Surveyor(opened), margin=0.1, now=NOW, known=Known(target="late", key=("id",)))
+
+
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(st.sampled_from(["distance", "carrier", "late", "id"]), unique=True),
@@ -395,16 +401,14 @@ def test_data_on_one_line_is_refused(repo: Path) -> None:
     st.lists(st.sampled_from(["# a note", "", "#", "  # indented"]), max_size=3),
 )
 def test_editing_twice_is_editing_once(
-    repo: Path, names: list[str], newline: str, block: bool, notes: list[str]
+    suggested: Suggestion, names: list[str], newline: str, block: bool, notes: list[str]
 ) -> None:
     shape = "    {}:\n      type: {}\n" if block else "    {}: {{type: {}}} # mine\n"
     kinds = {"distance": "float", "carrier": "string", "late": "int", "id": "int"}
     columns = "  columns:\n" + "".join(shape.format(n, kinds[n]) for n in names) if names else ""
     text = MODEL.format(columns=columns + "".join(f"  {n}\n" for n in notes)).replace("\n", newline)
-    with open_file(repo / "train.parquet", "train.parquet", {}) as opened:
-        suggestion = infer(Surveyor(opened), margin=0.1, now=NOW, known=Known(target="late", key=("id",)))
-    once = edit(text, suggestion).text
-    assert edit(once, suggestion).text == once
+    once = edit(text, suggested).text
+    assert edit(once, suggested).text == once
     before, after = yaml.safe_load(text), yaml.safe_load(once)
     after["data"].pop("columns")
     before["data"].pop("columns", None)

@@ -37,6 +37,7 @@ def sigmoid(z: Array) -> Array:
     return 1 / (1 + np.exp(-z))
 
 
+@cache
 def population(seed: int, rows: int = ROWS, *, shifted: bool = False, concept: bool = False) -> tuple[Array, Array]:
     """Targets, and the answers of a model that ranks well but is badly calibrated.
 

@@ -385,9 +385,10 @@ def test_false_alarms_of_models_that_stay_as_they_are() -> None:
     assert float(np.mean(alarms_in_a_month(2, 200, truth=0.8, max_drop=0.03))) <= 0.01
 
 
-def test_days_that_differ_are_no_alarm() -> None:
-    assert float(np.mean(alarms_in_a_month(3, 100, truth=0.8, max_drop=0.0, weather=0.04))) <= 1
-    assert float(np.mean(alarms_in_a_month(4, 100, truth=0.8, max_drop=0.03, weather=0.04))) <= 0.3
+@pytest.mark.parametrize("months", [30, pytest.param(100, marks=pytest.mark.slow)])
+def test_days_that_differ_are_no_alarm(months: int) -> None:
+    assert float(np.mean(alarms_in_a_month(3, months, truth=0.8, max_drop=0.0, weather=0.04))) <= 1
+    assert float(np.mean(alarms_in_a_month(4, months, truth=0.8, max_drop=0.03, weather=0.04))) <= 0.3
 
 
 def test_a_real_drop_is_found() -> None:
