@@ -11,6 +11,7 @@ from urllib.parse import quote
 from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.github.exchange import Answer, Elsewhere, Question, Transient, exchange, same_server
 from mlp_ci.github.limits import passing, pause
+from mlp_ci.progress import doing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +27,7 @@ PATIENCE_SECONDS = 60.0
 LIMIT_FACTOR = 3
 # A server that nobody answers at is most often a wrong address: say so within seconds.
 UNREACHABLE_SECONDS = 3.0
+TOLD_SECONDS = 3.0  # a shorter wait is not worth a word
 PAGES_LIMIT = 2_000  # of one list
 _NEXT = re.compile(r'<([^>]+)>;\s*rel="next"')
 
@@ -102,7 +104,11 @@ class Wire:
         from tenacity import RetryError, Retrying, retry_if_exception_type
 
         tries = Retrying(
-            retry=retry_if_exception_type(Transient), wait=_wait, stop=self._spent, sleep=self.sleep, reraise=False
+            retry=retry_if_exception_type(Transient),
+            wait=_wait,
+            stop=self._spent,
+            sleep=self.sleep,
+            before_sleep=_tell,
         )
         try:
             return tries(step)
@@ -188,6 +194,13 @@ def repository_path(owner: str, repo: str, *parts: str | int) -> str:
 
 def _wait(state: RetryCallState) -> float:
     return pause(state.outcome.exception() if state.outcome else None, state.attempt_number)
+
+
+def _tell(state: RetryCallState) -> None:
+    """Whoever waits at a terminal is told why."""
+    error = state.outcome.exception() if state.outcome else None
+    if state.upcoming_sleep >= TOLD_SECONDS:
+        doing(f"waiting {state.upcoming_sleep:.0f} s for GitHub: {error}")
 
 
 def _cure(error: BaseException | None) -> str:

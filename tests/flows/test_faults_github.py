@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from mlp_ci.errors import MlpError, NothingToDo
-from mlp_ci.github import PullRequest
+from mlp_ci.github import PullRequest, platform
 from mlp_ci.promote import approvals, promote, record_rollback
 from mlp_ci.sandbox.forge import protection
 from mlp_ci.sandbox.forge.seed import Seed
@@ -45,7 +45,10 @@ class Flow:
 
 
 def ask(world: World) -> None:
-    world.open("alice", {"promotion.yaml": promotion(staging=1, production=1)}, "topic")
+    wanted = promotion(staging=1, production=1)
+    world.open("alice", {"promotion.yaml": wanted + b"# soon\n"}, "topic")
+    together = "Take the remark away\n\nCo-authored-by: Dave Dogwood <dave@acme.test>\n"  # only GraphQL knows him
+    world.push("alice", {"promotion.yaml": wanted}, together, "topic")
     world.review("bob", 1)
 
 
@@ -104,6 +107,7 @@ class Prepared:
 def from_copy(prepared: Prepared, scratch: Path) -> Iterator[tuple[World, Injector]]:
     """A forge in the prepared state, which may be spoilt."""
     shutil.copytree(prepared.folder, scratch)
+    platform._HUBS.clear()  # another forge may have had this port: every case asks everything itself
     injector = Injector()
     try:
         with ForgeServer(scratch / "forge", wrap=injector) as server:
@@ -188,6 +192,7 @@ def disturbed(prepared: Prepared, scratch: Path, index: int, fault: Fault) -> tu
         reached = injector.reached
         injector.arm(None)
         if fault in KILLED:
+            platform._HUBS.clear()  # a new process
             with suppress(NothingToDo):
                 prepared.flow.act(world)
         return reached, left_behind(world), raised

@@ -115,6 +115,17 @@ def test_a_trailer_that_github_does_not_list_is_not_ignored(world: World) -> Non
     assert [who.partition(": ")[2] for who in past.unresolved] == ["Mallory <mallory@elsewhere.test>"]
 
 
+def test_nobody_hides_behind_a_hundred_others(world: World) -> None:
+    crowd = [f"Co-authored-by: Helper <{n}+helper-{n}[bot]@users.noreply.github.com>" for n in range(100)]
+    said = message(*crowd, "Co-authored-by: Robert <bob@acme.test>")
+    number = world.open("alice", {"promotion.yaml": promotion(staging=1)}, BRANCH, said)
+    past = world.hub().pull_history(world.hub().pull(number))
+    assert [who.partition(": ")[2] for who in past.unresolved] == [
+        "Robert <bob@acme.test>",
+        "names more authors than GitHub lists",
+    ]
+
+
 def test_without_trailers_graphql_is_not_asked(world: World) -> None:
     number = world.open("alice", {"promotion.yaml": promotion(staging=1)}, BRANCH)
     world.hub().pull_history(world.hub().pull(number))

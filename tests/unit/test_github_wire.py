@@ -120,14 +120,17 @@ def test_a_used_up_limit_is_waited_for_until_its_reset(serve: Callable[..., Scri
 
 
 def test_a_secondary_limit_without_a_time_is_waited_out_for_a_minute_and_then_two(
-    serve: Callable[..., Scripted],
+    serve: Callable[..., Scripted], caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "mlp_ci.progress")
     waits: list[float] = []
     said = b'{"message": "You have exceeded a secondary rate limit. Please wait a few minutes."}'
     limited = (403, {"X-RateLimit-Remaining": "4711", "X-RateLimit-Reset": "1"}, said)
     wire(serve(limited, limited, FINE), patience=60, waits=waits).get("/x", "read")
     assert 60 <= waits[0] <= 66
     assert 120 <= waits[1] <= 132
+    assert "waiting 6" in caplog.messages[0]
+    assert "secondary rate limit" in caplog.messages[0]
 
 
 @pytest.mark.parametrize(
