@@ -18,7 +18,9 @@ MOST_APPROVALS = 10
 class Need(Strict):
     """How many people must approve, and from which teams there must be at least one of them."""
 
-    count: int = Field(ge=0, le=MOST_APPROVALS, description="How many people other than its authors must approve.")
+    count: int = Field(
+        strict=True, ge=0, le=MOST_APPROVALS, description="How many people other than its authors must approve."
+    )
     teams: tuple[Team, ...] = Field((), description="Slugs of teams: at least one approval from each of them.")
 
     @model_validator(mode="after")
