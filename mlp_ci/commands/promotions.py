@@ -60,7 +60,10 @@ def approvals(
         bool, typer.Option("--open", envvar="MLP_CI_OPEN", help="All open pull requests; what a schedule does.")
     ] = False,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Also say what each rule is for, and what mends those that fail.")
+        bool,
+        typer.Option(
+            "--explain", envvar="MLP_CI_EXPLAIN", help="Also say what each rule is for, and what mends those that fail."
+        ),
     ] = False,
     path: PathOption = Path(),
     output_format: FormatOption = "text",
