@@ -8,6 +8,7 @@ to MLflow's client; see :func:`speaks_plainly`.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import os
 import shutil
@@ -27,6 +28,7 @@ ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts/"
 PROXIED = "mlflow-artifacts:/"
 TRIES = 4
 SECONDS = 60.0
+_BROKE_OFF = "the answer broke off"
 # Where one of these is set, the connection needs what only MLflow's own client does.
 SPECIAL = (
     "MLFLOW_TRACKING_AUTH",
@@ -188,10 +190,12 @@ class RestClient:
             try:
                 with self._open("GET", ARTIFACTS + urllib.parse.quote(place)) as answer, destination.open("wb") as file:
                     shutil.copyfileobj(answer, file, 1024 * 1024)
+                    if answer.length:  # what is still to come; reading in pieces does not tell
+                        raise ConnectionResetError(_BROKE_OFF)
                     return
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 destination.unlink(missing_ok=True)
-                _give_up_or_wait(error, attempt)
+                _give_up_or_wait(_plain(error), attempt)
 
     def remove(self, place: str) -> None:
         """Delete a file or a folder."""
@@ -218,7 +222,8 @@ class RestClient:
                     text = answer.read()
                     found = json.loads(text) if text.strip() else {}
                     return found if isinstance(found, dict) else {}
-            except OSError as error:
+            except (OSError, http.client.HTTPException, json.JSONDecodeError, UnicodeDecodeError) as problem:
+                error = _plain(problem)
                 # A request that may have been carried out is only repeated when repeating it changes nothing.
                 repeatable = sets or method != "POST" or _never_arrived(error)
                 _give_up_or_wait(error, attempt if repeatable else TRIES - 1)
@@ -257,6 +262,11 @@ def _answered(error: urllib.error.HTTPError) -> RestError:
     except (ValueError, KeyError, TypeError):
         codes = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST"}
         return RestError(codes.get(error.code, "INTERNAL_ERROR"), f"HTTP {error.code}: {text[:300]}")
+
+
+def _plain(error: Exception) -> OSError:
+    """An answer that is not whole is a failure of the network, whatever noticed it."""
+    return error if isinstance(error, OSError) else ConnectionResetError(_BROKE_OFF)
 
 
 def _never_arrived(error: OSError) -> bool:

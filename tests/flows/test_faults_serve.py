@@ -194,7 +194,8 @@ def from_copy(prepared: Prepared, scratch: Path) -> Iterator[tuple[Scene, Inject
         if version is not None:
             flights.tracking.set_alias(flights.name, stage, version)
         elif flights.tracking.alias(flights.name, stage) is not None:
-            flights.tracking.client.delete_registered_model_alias(flights.name, stage)
+            gone = {"name": flights.name, "alias": stage}
+            flights.tracking.client._send("DELETE", "/api/2.0/mlflow/registered-models/alias", gone)
     try:
         with ForgeServer(scratch / "forge", wrap=injector) as server:
             world = World(server, injector, scratch, flights.world.tracking_uri)  # type: ignore[arg-type]
@@ -316,7 +317,12 @@ def test_the_undisturbed_runs_leave_what_they_should(prepare: Callable[[str], Pr
     assert [r[:2] for r in back["production"]["records"]] == [(1, "promotion"), (2, "promotion"), (1, "rollback")]
     assert back["production"]["ran"] == [1, 2, 1]
     assert (back["production"]["alias"], back["staging"]["alias"]) == (1, 2)
-    assert prepare("deploy after a rollback").left == back
+    late = prepare("deploy after a rollback").left
+    assert [late[k] for k in (*STAGES, "chain", "git")] == [back[k] for k in (*STAGES, "chain", "git")]
+
+
+# Faults that a client cannot tell apart when it only reads: the work that was done, or not, was to tell it something.
+SAME_FOR_READING = (Fault.LOST, Fault.DIED)
 
 
 @pytest.mark.slow
@@ -329,7 +335,8 @@ def test_each_request_to_github_meets_each_fault(
     prepared = prepare(name)
     assert 0 < len(prepared.github) < REQUESTS_LIMIT
     # The first deploy asks what each later one asks, and differs in what it writes.
-    chosen = writes_of(prepared) if name == "first deploy" else range(len(prepared.github))
+    only_writes = name == "first deploy" or fault in SAME_FOR_READING
+    chosen = writes_of(prepared) if only_writes else range(len(prepared.github))
     wrong = [check(prepared, tmp_path / str(i), (None, i, fault)) for i in chosen]
     assert not [w for w in wrong if w]
 
@@ -358,3 +365,18 @@ def test_the_writes_of_deploy_and_rollback_survive_the_worst(
         alias = next(i for i, r in enumerate(prepared.mlflow) if r.startswith("POST ") and r.endswith("/alias"))
         cases += [(prepared, (registry[1], alias, Fault.LOST))]
     assert not [w for i, (prepared, spoil) in enumerate(cases) if (w := check(prepared, tmp_path / str(i), spoil))]
+
+
+@pytest.mark.parametrize("asked", ["model-versions/get", "evidence.json"])
+def test_a_registry_whose_answer_breaks_off_is_asked_again(
+    prepare: Callable[[str], Prepared], registry: tuple[str, Injector], tmp_path: Path, asked: str
+) -> None:
+    """Not taken for changed evidence, for other bytes, or for a bug: the bytes that came were not all."""
+    prepared = prepare("deploy")
+    index = next(i for i, r in enumerate(prepared.mlflow) if r.endswith(asked))
+    with from_copy(prepared, tmp_path / "copy") as (flights, _):
+        registry[1].arm(index, Fault.CUT)
+        prepared.flow.act(flights)
+        assert registry[1].reached
+        registry[1].arm(None)
+        assert left_behind(flights) == prepared.left
