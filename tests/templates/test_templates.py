@@ -18,11 +18,12 @@ from mlp_ci.sandbox import workflows
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflow-templates"
-NAMES = ("deploy", "model-ci", "monitor", "promotion", "rollback")
+NAMES = ("audit", "deploy", "model-ci", "monitor", "promotion", "rollback")
 OURS = re.compile(r"mlp-ci/mlp-ci/actions/([\w-]+)@v\d+")
 TRIGGERS = {
+    "audit": {"schedule", "workflow_dispatch"},
     "model-ci": {"push", "pull_request"},
-    "promotion": {"pull_request_target", "pull_request_review"},
+    "promotion": {"pull_request_target", "pull_request_review", "schedule"},
     "deploy": {"push", "schedule", "workflow_dispatch"},
     "monitor": {"schedule", "workflow_dispatch"},
     "rollback": {"workflow_dispatch"},
@@ -99,7 +100,7 @@ def test_triggers(name: str) -> None:
     assert set(re.findall(r"(?<!\$)\$[a-z][a-z-]+", raw)) <= {"$default-branch"}, "GitHub fills in no other placeholder"
 
 
-@pytest.mark.parametrize("name", ["deploy", "monitor"])
+@pytest.mark.parametrize("name", [name for name in NAMES if "schedule" in TRIGGERS[name]])
 def test_schedules_keep_off_the_full_hour(name: str) -> None:
     for row in template(name)["on"]["schedule"]:
         assert not set(row["cron"].split()[0].split(",")) & {"0", "*", "30"}
@@ -117,9 +118,10 @@ def test_permissions_are_granted_per_job_each_with_a_reason(name: str) -> None:
 
 
 NEEDED = {
+    "audit": {"contents": "write", "deployments": "write", "issues": "write", "pull-requests": "read"},
     "model-ci": {"contents": "write", "pull-requests": "write"},
     "promotion": {"contents": "read", "pull-requests": "write", "statuses": "write"},
-    "deploy": {"contents": "read", "deployments": "write", "pull-requests": "read"},
+    "deploy": {"contents": "write", "deployments": "write", "pull-requests": "read"},
     "monitor": {"contents": "write", "pull-requests": "write"},
     "rollback": {"contents": "write", "deployments": "write", "pull-requests": "write"},
 }
@@ -128,6 +130,14 @@ NEEDED = {
 @pytest.mark.parametrize("name", NAMES)
 def test_no_job_may_do_more_than_its_command_does(name: str) -> None:
     assert list(template(name)["jobs"].values())[-1]["permissions"] == NEEDED[name]
+
+
+def test_an_audit_writes_nothing_but_its_issue_unless_a_person_asks_for_a_repair() -> None:
+    jobs = template("audit")["jobs"]
+    looks = {"contents": "read", "deployments": "read", "issues": "write", "pull-requests": "read"}
+    assert jobs["audit"]["permissions"] == looks
+    assert not [step for step in jobs["audit"]["steps"] if "repair" in step["with"]]
+    assert (jobs["audit"]["if"], jobs["repair"]["if"]) == ("${{ !inputs.repair }}", "${{ inputs.repair }}")
 
 
 def test_a_merge_by_machine_says_which_permissions_it_needs() -> None:
@@ -152,6 +162,7 @@ def test_every_job_has_a_timeout_and_the_workflow_a_concurrency_group(name: str)
     assert all(1 <= job["timeout-minutes"] <= 360 for job in loaded["jobs"].values())
     assert loaded["concurrency"]["group"]
     cancels = {
+        "audit": False,
         "model-ci": "${{ github.event_name == 'pull_request' }}",
         "promotion": True,
         "deploy": False,
@@ -187,13 +198,16 @@ def test_outputs_that_steps_read_exist(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_secret_in_a_job_that_a_pull_request_starts(name: str) -> None:
+def test_no_secret_in_a_job_that_runs_anything_of_a_pull_request(name: str) -> None:
+    """Judging approvals needs one, to see teams and the policy; its job only calls our action."""
     loaded = template(name)
     assert "secrets." not in json.dumps({key: value for key, value in loaded.items() if key != "jobs"})
     for id, job in loaded["jobs"].items():
         by_pull_request = any(event.startswith("pull_request") for event in loaded["on"])
         kept_out = job.get("if") == "github.event_name == 'push'"
-        assert kept_out or not by_pull_request or "secrets." not in json.dumps(job), id
+        calls_us_alone = [OURS.sub(r"\1", step["uses"]) for step in job["steps"]] == ["approvals"]
+        assert kept_out or not by_pull_request or calls_us_alone or "secrets." not in json.dumps(job), id
+    assert ("pull_request" in loaded["on"]) is (name == "model-ci"), "only there a pull request's code runs"
 
 
 def test_training_refuses_the_code_of_forks() -> None:
@@ -230,6 +244,7 @@ def test_the_loop_goes_through_the_actions_in_order() -> None:
     names = {name: [match[1] for match in matches if match] for name, matches in order.items()}
     check = ["validate", "train", "evaluate"]
     assert names["model-ci"] == ["data-diff", "validate", *check, *check, "register"]
+    assert names["audit"] == ["audit", "audit"]
     assert names["monitor"] == ["monitor", "cost", "retrain"]
     assert (names["promotion"], names["deploy"], names["rollback"]) == (["approvals"], ["deploy"], ["rollback"])
 
@@ -238,9 +253,10 @@ def test_the_loop_goes_through_the_actions_in_order() -> None:
 def test_the_sandbox_reads_the_template_as_github_does(name: str) -> None:
     workflow = workflows.parse(f".github/workflows/{name}.yml", text(name))
     event = {"promotion": "pull_request_review", "rollback": "workflow_dispatch"}.get(name, "push")
-    if name == "monitor":
+    if name in ("monitor", "audit"):
         event = "schedule"
-    trigger = workflows.Trigger(event, "submitted", "refs/heads/main", ["promotion.yaml", "train.py"], "23 * * * *")
+    cron = {"audit": "37 * * * *", "promotion": "19,49 * * * *"}.get(name, "23 * * * *")
+    trigger = workflows.Trigger(event, "submitted", "refs/heads/main", ["promotion.yaml", "train.py"], cron)
     assert workflows.starts(workflow, trigger)
     elsewhere = workflows.Trigger("push", "", "refs/heads/topic", ["promotion.yaml"])
     assert not workflows.starts(workflow, elsewhere)
