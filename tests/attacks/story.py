@@ -12,7 +12,19 @@ FOLDER = Path(__file__).parent
 PLACES = ("status", "deploy", "linter", "runner", "log")
 STOPS = {"status": ("status",), "deploy": ("deploy",), "both": ("status", "deploy")}
 KEYS = {"title", "wants", "setup", "history", "version", "stage", "expect", "rules", "stops_at", "github", "honest"}
-KEYS |= {"only"}
+KEYS |= {"only", "about"}
+# Which part of the whole an attack is about, in the order of the page.
+ABOUT = {
+    "people": "Who approves",
+    "reviews": "What was approved, and when",
+    "policy": "The policy, stages and time",
+    "status": "The status on the pull request",
+    "branch": "The way to the default branch",
+    "registry": "The registry",
+    "quarantine": "The quarantine",
+    "file": "promotion.yaml itself",
+    "workflows": "Workflows, runners and logs",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,7 @@ class Story:
     stage: str
     rules: dict[str, tuple[str, ...]] = field(default_factory=dict)
     github: str = ""
+    about: str = ""
     only: str = ""  # replay or workflows, for what only one of the two drivers can show
 
     @property
@@ -49,6 +62,7 @@ def load(file: Path) -> tuple[Story, Story]:
     unknown = set(raw) - KEYS
     assert not unknown, f"{file.name}: {unknown}"
     assert raw["expect"] == "refused", file.name
+    assert raw["about"] in ABOUT, file.name
     honest = raw["honest"]
     assert honest["expect"] == "allowed", file.name
     setup = raw.get("setup") or {}
@@ -56,6 +70,7 @@ def load(file: Path) -> tuple[Story, Story]:
         "title": raw["title"],
         "wants": raw["wants"].strip(),
         "github": raw["github"].strip(),
+        "about": raw["about"],
         "only": raw.get("only", ""),
     }
     attack = Story(
