@@ -1,4 +1,4 @@
-"""The five templates taken up in a repository of the sandbox: real forge, real act, real actions and scripts.
+"""The templates taken up in a repository of the sandbox: real forge, real act, real actions and scripts.
 
 Only the command line is a recorder: it says which command ran with what, and answers the outputs a workflow reads.
 """
@@ -33,6 +33,8 @@ RECORDER = f"""#!/bin/bash
 [ "$1" != --version ] || {{ echo "mlp-ci {__version__}"; exit 0; }}
 case "$GITHUB_TOKEN" in app-token) token=app ;; ghs_*) token=run ;; *) token=none ;; esac
 echo "ran $1 token=$token stage=$MLP_CI_STAGE to=$MLP_CI_TO reason=$MLP_CI_REASON pr=$MLP_CI_PR files=$(ls | wc -l)"
+[ "$1$MLP_CI_OPEN" != approvalstrue ] || echo "ran --open"
+[ "$1" != audit ] || echo "ran --since=$MLP_CI_SINCE --repair=$MLP_CI_REPAIR"
 echo "drifted=$DRIFTED" >> "$GITHUB_OUTPUT"
 exit "${{EXIT:-0}}"
 """
@@ -151,7 +153,7 @@ def test_a_pull_request_is_checked_without_a_secret_and_not_registered(acme: Org
         "validate token=run",
         "validate token=run",
     ]
-    assert without_details(found.pop("Promotion")) == ["approvals token=run"], "a required status must always come"
+    assert without_details(found.pop("Promotion")) == ["approvals token=app"], "a required status must always come"
     assert not any(found.values())
 
 
@@ -163,7 +165,7 @@ def test_a_promotion_is_judged_at_every_review_without_its_code_and_deployed_aft
     pull = pulls.open_pull(
         acme.forge, acme.repo, acme.actor("alice"), ("promote", "main"), ("Promote", None), draft=False
     )
-    expected = f"ran approvals token=run stage= to= reason= pr={pull.number} files=0"
+    expected = f"ran approvals token=app stage= to= reason= pr={pull.number} files=0"
     assert acme.commands()["Promotion"] == [expected]
     headers = {"Authorization": "Bearer bob-token"}
     answer = httpx.post(f"{acme.api}/pulls/{pull.number}/reviews", json={"event": "APPROVE"}, headers=headers)
@@ -173,7 +175,7 @@ def test_a_promotion_is_judged_at_every_review_without_its_code_and_deployed_aft
     assert not found.get("Deploy")
     acme.commit({"promotion.yaml": "stages: {}\n"})
     [line] = acme.commands()["Deploy"]
-    assert line == "ran deploy token=run stage= to= reason= pr= files=2"
+    assert line == "ran deploy token=app stage= to= reason= pr= files=2"
 
 
 @pytest.mark.parametrize(
@@ -188,6 +190,26 @@ def test_a_schedule_watches_and_retrains_only_after_an_alarm(acme: Organisation,
 def test_a_schedule_of_another_workflow_starts_that_one_only(acme: Organisation) -> None:
     events.scheduled(acme.forge, acme.repo, "13,43 * * * *")
     assert list(acme.commands()) == ["Deploy"]
+
+
+def test_a_schedule_judges_all_open_promotions_again(acme: Organisation) -> None:
+    events.scheduled(acme.forge, acme.repo, "19,49 * * * *")
+    assert acme.commands() == {"Promotion": ["ran approvals token=app stage= to= reason= pr= files=0", "ran --open"]}
+
+
+@pytest.mark.parametrize(("cron", "since"), [("37 * * * *", "7d"), ("7 5 * * 0", "")])
+def test_an_audit_asks_for_the_last_week_each_hour_and_for_all_each_week(
+    acme: Organisation, cron: str, since: str
+) -> None:
+    events.scheduled(acme.forge, acme.repo, cron)
+    ran = "ran audit token=app stage= to= reason= pr= files=1"
+    assert acme.commands() == {"Audit": [ran, f"ran --since={since} --repair=false"]}
+
+
+def test_a_repair_is_asked_for_by_hand(acme: Organisation) -> None:
+    assert dispatch(acme, "audit.yml", {"repair": "true"}).status_code in (200, 204)
+    lines = acme.commands()["Audit"]
+    assert [line for line in lines if line.startswith("ran --")] == ["ran --since= --repair=true"]
 
 
 def test_a_rollback_gets_what_the_person_typed(acme: Organisation) -> None:
