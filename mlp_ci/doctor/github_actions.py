@@ -52,6 +52,8 @@ def forks(settings: Settings) -> list[Line]:
 
 def environments(settings: Settings) -> list[Line]:
     """One per stage: only the default branch deploys to it."""
+    if isinstance(settings.stages, Unseen):
+        return [unseen("environments", settings.stages, f"{settings.branch.name} only", _ENVIRONMENT_WHY)]
     return [_environment(settings, stage, settings.environments.get(stage)) for stage in settings.stages]
 
 

@@ -66,10 +66,10 @@ def policy_branch(settings: Settings) -> list[Line]:
     why = "whoever may merge into the policy's repository decides how many approvals every model needs"
     setting, wanted = f"{settings.owner}/.github", "pull requests with an approval"
     if settings.policy is None:
-        now = "there is none that the token can see"
-        return [
-            advice(setting, now, wanted, why, "make it, with a platform.yaml; until then the built-in policy holds")
-        ]
+        hidden = Unseen(
+            "there is none that the token can see", f"`contents: read` on {setting}", "make it, with a platform.yaml"
+        )
+        return [unseen(setting, hidden, wanted, why)]
     if isinstance(settings.policy, Unseen):
         return [unseen(setting, settings.policy, wanted, why)]
     if _holders(settings.policy, PULL_REQUEST, _approvals):

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.doctor.github_plan import compare, plan
 from mlp_ci.doctor.github_read import read
+from mlp_ci.doctor.settings import Unseen
+from mlp_ci.errors import InputError, SpecError
 from mlp_ci.report import Outcome, Report, Table
 
 if TYPE_CHECKING:
@@ -26,10 +28,10 @@ COLUMNS = ("setting", "is", "should be", "why", "fix")
 
 def examine_github(ctx: Context, *, fix: bool = False) -> Report:
     """Compare, and with ``fix`` set what can be set; then the table shows how it is afterwards."""
-    from mlp_ci.github import connect, platform_of
+    from mlp_ci.github import connect
 
     hub = connect(ctx.require_github("doctor --github"))
-    platform = platform_of(ctx)
+    platform = _platform(ctx)
     settings = read(hub, platform)
     lines = compare(settings)
     changes = plan(settings, lines)
@@ -43,6 +45,18 @@ def examine_github(ctx: Context, *, fix: bool = False) -> Report:
     if not fix and changes:
         report.links.append(("set them", "mlp-ci doctor --github --fix"))
     return report
+
+
+def _platform(ctx: Context) -> PlatformSpec | Unseen:
+    """The organisation's policy. Where it cannot be read nobody knows its stages; none are made up from the default."""
+    from mlp_ci.github import policy_of
+
+    try:
+        return policy_of(ctx).spec
+    except SpecError:
+        raise
+    except InputError as error:
+        return Unseen(error.what, "`contents: read` on the organisation's .github", "pass --platform FILE")
 
 
 def set_all(hub: Hub, platform: PlatformSpec, *, but: Collection[str] = ()) -> list[str]:

@@ -34,13 +34,14 @@ _REFUSED = (403, 404, 409, 422)
 _ROLES = {1: "readers", 2: "maintainers", 3: "triagers", 4: "writers", 5: "administrators"}
 
 
-def read(hub: Hub, platform: PlatformSpec) -> Settings:
+def read(hub: Hub, platform: PlatformSpec | Unseen) -> Settings:
     """Everything at once. Raises OutsideError when GitHub fails, GitHubError when the repository cannot be seen."""
     about = hub.wire.get(_path(hub), "read the repository")
     organisation = (about.get("owner") or {}).get("type") == "Organization"
     teams = Teams(hub)
     own, rulesets = _rulesets(hub)
-    stages = platform.stage_names()
+    stages = platform if isinstance(platform, Unseen) else tuple(platform.stage_names())
+    team = "" if isinstance(platform, Unseen) else platform.platform_team
     model = hub.place.repo != POLICY_REPOSITORY
     default = str(about["default_branch"])
     private = bool(about.get("private"))
@@ -49,8 +50,8 @@ def read(hub: Hub, platform: PlatformSpec) -> Settings:
         owner=hub.place.owner,
         name=hub.place.repo,
         private=private,
-        stages=tuple(stages) if model else (),
-        team=platform.platform_team or "platform",
+        stages=stages if model else (),
+        team=team or "platform",
         branch=_branch(hub, default, rulesets, teams),
         records=_branch(hub, RECORDS, rulesets, teams),
         policy=_policy(hub, organisation=organisation) if model else None,
@@ -61,7 +62,7 @@ def read(hub: Hub, platform: PlatformSpec) -> Settings:
         selected=_selected(hub, permissions),
         workflow=_get(hub, "actions", "permissions", "workflow"),
         forks=_get(hub, "actions", "permissions", _FORKS[private]),
-        environments={stage: _environment(hub, stage) for stage in stages} if model else {},
+        environments={} if isinstance(stages, Unseen) or not model else {s: _environment(hub, s) for s in stages},
         groups=_groups(hub) if organisation and model else None,
     )
 
@@ -202,7 +203,7 @@ def _classic(hub: Hub, branch: str) -> Source | Unseen | None:
 
 def _policy(hub: Hub, *, organisation: bool) -> Branch | Unseen | None:
     there = hub.of(POLICY_REPOSITORY)
-    about = _get(there, needs="metadata: read")
+    about = _get(there, needs="`metadata: read`")
     if isinstance(about, Unseen):
         return None if "404" in about.why or not organisation else about
     _, rulesets = _rulesets(there)
@@ -217,7 +218,7 @@ def _setter(hub: Hub) -> Setter | Unseen | None:
     try:
         return _last_setter(hub)
     except GitHubError as refusal:
-        return _hidden(refusal, "pull-requests: read` and `statuses: read")
+        return _hidden(refusal, "`pull-requests: read` and `statuses: read`")
 
 
 def _last_setter(hub: Hub) -> Setter | None:
@@ -247,9 +248,9 @@ def _owners(hub: Hub, branch: str) -> Owners | Unseen | None:
         try:
             data = hub.read_file(place, branch)
         except GitHubError as refusal:
-            return _hidden(refusal, "contents: read")
+            return _hidden(refusal, "`contents: read`")
         if data is not None:
-            said = _get(hub, "codeowners", "errors", needs="contents: read")
+            said = _get(hub, "codeowners", "errors", needs="`contents: read`")
             errors = [] if isinstance(said, Unseen) else said.get("errors") or []
             told = tuple(f"line {e['line']}: {e['kind']}" for e in errors)
             return Owners(path=place, text=data.decode(errors="replace"), errors=told)
@@ -266,7 +267,7 @@ def _environment(hub: Hub, stage: str) -> Environment | Unseen | None:
     try:
         raw = hub.wire.get(_path(hub, "environments", stage), "read an environment")
     except GitHubError as refusal:
-        hidden = _hidden(refusal, "actions: read")
+        hidden = _hidden(refusal, "`actions: read`")
         return None if refusal.status == 404 else hidden
     kept: dict[str, Any] = {}
     for rule in raw.get("protection_rules") or []:
@@ -282,7 +283,7 @@ def _environment(hub: Hub, stage: str) -> Environment | Unseen | None:
     try:
         found = hub.wire.pages(path, "list the branches of an environment", item="branch_policies")
     except GitHubError as refusal:
-        return _hidden(refusal, "actions: read")
+        return _hidden(refusal, "`actions: read`")
     shown = (p["name"] if p.get("type", "branch") == "branch" else f"tag {p['name']}" for p in found)
     return Environment(branches=tuple(shown), kept=kept)
 
@@ -292,5 +293,5 @@ def _groups(hub: Hub) -> tuple[Mapping[str, Any], ...] | Unseen:
     try:
         found = hub.wire.pages(path, purpose, item="runner_groups", visible_to_repository=hub.place.repo)
     except GitHubError as refusal:
-        return _hidden(refusal, "organization self-hosted runners: read")
+        return _hidden(refusal, "`organization self-hosted runners: read`")
     return tuple(found)

@@ -13,17 +13,18 @@ RECORDS = "mlp-ci/records"  # the branch that deployments are recorded on
 POLICY_REPOSITORY = ".github"
 RULESET = "mlp-ci"  # our ruleset for the default branch
 RECORDS_RULESET = "mlp-ci records"
-ADMINISTRATION = "administration: read"
+ADMINISTRATION = "`administration: read`"
 
 Rules = Mapping[str, Mapping[str, Any]]  # type of rule → parameters
 
 
 @dataclass(frozen=True)
 class Unseen:
-    """GitHub did not show a setting: what it said, and the permission that is needed."""
+    """GitHub did not show a setting: what it said, the permission that is needed, and what else would help."""
 
     why: str
     needs: str
+    instead: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +84,7 @@ class Settings:
     private: bool
     branch: Branch
     records: Branch
-    stages: tuple[str, ...] = ()
+    stages: tuple[str, ...] | Unseen = ()
     team: str = "platform"  # who owns workflows and policy
     policy: Branch | Unseen | None = None
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # our rulesets, by name
@@ -149,7 +150,7 @@ def passed(setting: str, now: str, wanted: str, why: str) -> Line:
 
 def unseen(setting: str, hidden: Unseen, wanted: str, why: str) -> Line:
     """A setting that the token may not see; the permission that is missing is the fix."""
-    fix = f"run it with a token that has `{hidden.needs}`"
+    fix = f"run it with a token that has {hidden.needs}" + (f", or {hidden.instead}" if hidden.instead else "")
     return Line(
         setting=setting, now=f"not checked: {hidden.why}", wanted=wanted, why=why, outcome=Outcome.SKIP, fix=fix
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -359,6 +360,17 @@ def test_the_repository_of_the_policy_needs_an_approval_for_every_change(world: 
     rules = {r["type"]: r.get("parameters") for r in world.ask("GET", "/repos/acme/.github/rules/branches/main")}
     assert rules["pull_request"]["required_approving_review_count"] == 1
     assert lines(world.doctor())["acme/.github"]["outcome"] == "pass"
+
+
+def test_no_environment_is_made_up_where_the_policy_cannot_be_read(tmp_path: Path) -> None:
+    with ForgeServer(tmp_path / "forge") as server:
+        seed.apply(server.forge, replace(WORLD, repos=WORLD.repos[:2]))
+        (tmp_path / "model").mkdir()
+        world = World(server, tmp_path / "model")
+        told = lines(world.doctor(fix=True))
+        assert world.ask("GET", REPO + "/environments")["environments"] == []
+    assert (told["environments"]["outcome"], told["acme/.github"]["outcome"]) == ("skip", "skip")
+    assert "contents: read" in told["environments"]["fix"]
 
 
 def test_our_ruleset_is_found_behind_more_than_a_hundred_others(world: World) -> None:
