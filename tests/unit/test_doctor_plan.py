@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from githubkit_schemas.v2026_03_10 import models
 
 from mlp_ci.doctor.codeowners import owners_of
 from mlp_ci.doctor.github_plan import compare, plan
@@ -158,6 +160,47 @@ def test_a_plan_makes_every_rule_at_least_as_strict_as_it_was() -> None:
                 own={"mlp-ci": {**ours, **change.body}},
             )
             assert plan(then, compare(then)) == [], "a second time there is nothing to do"
+
+
+REQUESTS = {
+    r"POST .*/rulesets": "ReposOwnerRepoRulesetsPostBody",
+    r"PUT .*/rulesets/3": "ReposOwnerRepoRulesetsRulesetIdPutBody",
+    r"PUT .*/actions/permissions/workflow": "ActionsSetDefaultWorkflowPermissions",
+    r"PUT .*/fork-pr-contributor-approval": "ActionsForkPrContributorApproval",
+    r"PUT .*/fork-pr-workflows-private-repos": "ActionsForkPrWorkflowsPrivateReposRequest",
+    r"PUT .*/environments/production": "ReposOwnerRepoEnvironmentsEnvironmentNamePutBody",
+    r"POST .*/deployment-branch-policies": "DeploymentBranchPolicyNamePatternWithType",
+    r"PATCH /orgs/acme/actions/runner-groups/1": "OrgsOrgActionsRunnerGroupsRunnerGroupIdPatchBody",
+}
+
+
+def test_every_request_is_one_that_github_describes() -> None:
+    """The forge may take what GitHub would not; so each body is held to GitHub's own description of it."""
+    kept = {"wait_timer": 5, "prevent_self_review": True, "reviewers": [{"type": "Team", "id": 4}]}
+    bad: dict[str, Any] = {
+        "branch": Branch(name="main"),
+        "records": Branch(name="mlp-ci/records"),
+        "workflow": {"default_workflow_permissions": "write", "can_approve_pull_request_reviews": True},
+        "environments": {"production": Environment(branches=None, kept=kept)},
+        "groups": ({"id": 1, "name": "gpu", "allows_public_repositories": True},),
+    }
+    forks = {"run_workflows_from_fork_pull_requests": True, "send_secrets_and_variables": True}
+    ours = {"id": 3, "name": "mlp-ci", "rules": [{"type": "deletion"}], "conditions": {}, "bypass_actors": []}
+    asked = []
+    for given in (
+        settings(**bad, forks=forks, own={"mlp-ci": ours}),
+        settings(**bad, private=False, forks={"approval_policy": "first_time_contributors"}),
+    ):
+        asked += plan(given, compare(given))
+    used = set()
+    for change in asked:
+        request = f"{change.verb} {change.path}"
+        pattern = next(p for p in REQUESTS if re.fullmatch(p, request))
+        used.add(pattern)
+        model = getattr(models, REQUESTS[pattern])
+        read = model.model_validate(change.body).model_dump(mode="json", by_alias=True, exclude_unset=True)
+        assert read == change.body, request
+    assert used == set(REQUESTS)
 
 
 def loosened(dice: random.Random) -> dict[str, Any]:
