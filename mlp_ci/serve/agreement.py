@@ -12,7 +12,7 @@ from mlp_ci.errors import MlpError, NotApproved, OutsideError
 from mlp_ci.report import Finding, Outcome
 from mlp_ci.serve.announcing import alias_finding, point_alias
 from mlp_ci.serve.asked import Job, judged, open_job
-from mlp_ci.serve.state import Place, one_record
+from mlp_ci.serve.state import Place, busy, one_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ def _of_stage(job: Job, place: Place, *, here: bool) -> list[Finding]:
         message = "nothing of this model was ever served on this machine, so only git and MLflow were compared"
         looks.append(lambda: [Finding(check="traffic", outcome=Outcome.SKIP, subject=place.stage, message=message)])
     looks.append(lambda: _registry(job, place, entry, fact))
-    found = []
+    found, moving = [], busy(place)
     for look in looks:
         try:
             found += look()
@@ -57,6 +57,9 @@ def _of_stage(job: Job, place: Place, *, here: bool) -> list[Finding]:
                 )
             )
     wrong = any(f.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE) for f in found)
+    if wrong and (moving or busy(place)):
+        message = "a deploy or a rollback is under way; look again when it is done"
+        return [Finding(check="traffic", outcome=Outcome.SKIP, subject=place.stage, message=message)]
     if not wrong and entry is not None:
         where = "git, MLflow and what serves" if here else "git and MLflow"
         found.append(_pass("agreement", place.stage, f"{where} agree on version {entry.version}"))
@@ -86,8 +89,7 @@ def _traffic(job: Job, place: Place, entry: StageEntry | None, fact: LiveFact | 
     arms = job.target.arms(place)
     if len(arms) > 1:
         split = ", ".join(f"{a.weight} % on version {a.version}" for a in arms)
-        message = f"a rollout is under way or was left half way: {split}"
-        return [_fail("traffic", stage, message, "`mlp-ci deploy` ends it", severity="notice")]
+        return [_fail("traffic", stage, f"a rollout was left half way: {split}", "`mlp-ci deploy` goes on with it")]
     return []
 
 

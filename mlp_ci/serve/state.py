@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -309,11 +310,15 @@ def one_rollout(place: Place) -> Iterator[None]:
     """Hold the right to move traffic to a new version; the lock ends with the process that holds it."""
     _make(place)
     with (place.folder / "rollout.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            msg = f"another deploy is under way for {place}"
-            raise OutsideError(msg, fix="wait until it is done, then run this again") from error
+        for left in (2, 1, 0):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if not left:
+                    msg = f"another deploy is under way for {place}"
+                    raise OutsideError(msg, fix="wait until it is done, then run this again") from error
+                time.sleep(0.02)  # it may only have been an audit that looked; see `busy`
         yield
 
 
@@ -327,6 +332,20 @@ def one_record(place: Place) -> Iterator[None]:
     with (place.folder / "record.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def busy(place: Place) -> bool:
+    """Whether another command is moving the traffic, or telling of it, right now."""
+    for name in ("rollout.lock", "record.lock"):
+        file = place.folder / name
+        if not file.exists():
+            continue
+        with file.open("r") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
 
 
 def gateway_plan(state: State) -> dict[str, Any]:

@@ -202,6 +202,8 @@ def test_changed_tags_a_rollout_half_way_and_what_is_down_are_told(floor: Floor)
     floor.paper.prepare(place, Release(BETTER, digests[BETTER], place.folder), {})
     floor.paper.shift(place, [Arm(version=GOOD, weight=90), Arm(version=BETTER, weight=10, arm="canary")])
     assert "90 % on version 1, 10 % on version 2" in floor.look()[0][2]
+    with states.one_rollout(place):
+        assert floor.look() == [], "a deploy that is under way is no disagreement"
     floor.paper.shift(place, [Arm(version=GOOD, weight=100)])
     floor.paper.stop(place)
     assert floor.look() == [("staging", "traffic", "version 1 should serve and is down")]
