@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import UTC, datetime
-from decimal import Decimal
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlp_ci.data.engine import ColumnFacts, Example, Facts, Fault, Found, Membership, Repeats
+from mlp_ci.data.engine import Example, Facts, Fault, Found, Membership, Repeats
 from mlp_ci.data.engines import measure_sql as ms
+from mlp_ci.data.engines.sql_answers import facts_of, number_of, text_of
 from mlp_ci.data.engines.sql_dialects import quoted, translate
 from mlp_ci.errors import InputError, OutsideError
 
@@ -82,7 +81,7 @@ class SqlTable:
             for (name, what, _), value in zip(batch, first[1:], strict=True):
                 found[name][what] = value
         quantiles = self._quantiles(plan, found)
-        columns = {c.name: _facts(self.data.column(c.name), c, rows, found[c.name]) for c in plan.columns}
+        columns = {c.name: facts_of(self.data.column(c.name), c, rows, found[c.name]) for c in plan.columns}
         columns = {name: replace(facts, quantiles=quantiles.get(name, {})) for name, facts in columns.items()}
         return Facts(rows=rows, columns=columns)
 
@@ -102,13 +101,15 @@ class SqlTable:
             values = [self._at_rank(column, rank) for column, _, rank in ranks]
         result: dict[str, dict[float, int | float]] = {}
         for (column, at, rank), value in zip(ranks, values, strict=True):
-            number = _number(value)
+            number = number_of(value)
             if number is None:
                 continue
             if self.data.column(column.name).form == "int" and isinstance(number, float):
                 # Spark gives a double, which holds whole numbers up to 2^53.
                 number = (
-                    _number(self._at_rank(column, rank), whole=True) if abs(number) >= EXACT_IN_DOUBLES else int(number)
+                    number_of(self._at_rank(column, rank), whole=True)
+                    if abs(number) >= EXACT_IN_DOUBLES
+                    else int(number)
                 )
             if number is not None:
                 result.setdefault(column.name, {})[at] = number
@@ -155,7 +156,7 @@ class SqlTable:
             f"SELECT {shown}, n FROM ({groups}) AS found WHERE {bad} "
             f"ORDER BY n DESC, mlp_order({as_text}) LIMIT {EXAMPLES}"
         )
-        values = tuple((str(_shown(v)), int(n)) for v, n in most)
+        values = tuple((str(text_of(v)), int(n)) for v, n in most)
         return Membership(rows=int(rows), distinct=int(distinct), distinct_outside=int(outside), values=values)
 
     def examples(self, column: ColumnPlan, fault: Fault, key: Sequence[str]) -> tuple[Example, ...]:
@@ -173,7 +174,7 @@ class SqlTable:
             + f"LIMIT {EXAMPLES}"
         )
         return tuple(
-            Example(row=self._row_number(row), value=_shown(value), key=tuple(_shown(k) or "" for k in rest))
+            Example(row=self._row_number(row), value=text_of(value), key=tuple(text_of(k) or "" for k in rest))
             for row, value, *rest in found
         )
 
@@ -208,7 +209,7 @@ class SqlTable:
             f"ORDER BY n DESC, {order} LIMIT {EXAMPLES}"
         )
         examples = tuple(
-            (self._row_number(row), tuple(_shown(v) or "" for v in values), int(n)) for n, row, *values in found
+            (self._row_number(row), tuple(text_of(v) or "" for v in values), int(n)) for n, row, *values in found
         )
         return Repeats(rows=int(rows) - int(groups), examples=examples)
 
@@ -272,7 +273,7 @@ class SqlTable:
             + (f"ORDER BY {order} " if order else "")
             + f"LIMIT {EXAMPLES}"
         )
-        examples = tuple((self._row_number(row), tuple(_shown(v) for v in values)) for row, *values in found)
+        examples = tuple((self._row_number(row), tuple(text_of(v) for v in values)) for row, *values in found)
         return Found(rows=int(rows), columns=columns, examples=examples)
 
     def crossed(self, column: ColumnPlan, target: str, groups: int) -> tuple[tuple[int, str, int], ...]:
@@ -316,7 +317,7 @@ class SqlTable:
         except OutsideError as error:
             # The place is known in what was translated only.
             raise InputError(error.what, why="the check cannot be run", fix="mend the query") from error
-        examples = tuple((n, tuple(_shown(v) for v in values)) for n, values in sql_query.examples(*answer))
+        examples = tuple((n, tuple(text_of(v) for v in values)) for n, values in sql_query.examples(*answer))
         columns = tuple(name for name in answer.names if name != sql_query.NUMBER)
         return Found(rows=int(rows), columns=columns, examples=examples)
 
@@ -347,56 +348,3 @@ class SqlTable:
             return int(place) - first + 1
         ((before,),) = self._rows(f"SELECT count(*) FROM {self.data.name} WHERE {self.data.order} <= {int(place)}")
         return int(before)
-
-
-def _facts(here: ms.SqlColumn, column: ColumnPlan, rows: int, found: Mapping[str, Any]) -> ColumnFacts:
-    nan = int(found.get("nan") or 0)
-    faults = {fault: int(found[fault.value]) for fault in Fault if found.get(fault.value)}
-    whole = column.is_time or here.form == "int"
-    return ColumnFacts(
-        nulls=rows - int(found["count"]) + nan,
-        nan=nan,
-        smallest=_number(found.get("smallest"), whole=whole),
-        largest=_number(found.get("largest"), whole=whole),
-        faults=faults,
-        mean=_mean(found),
-    )
-
-
-def _mean(found: Mapping[str, Any]) -> float | None:
-    count = int(found.get("finite") or 0)
-    if not count or ("sum" not in found and "large" not in found):
-        return None
-    small = found.get("sum")
-    exact = Fraction(small) if small is not None else Fraction(0)
-    large = found.get("large")
-    if large is not None:
-        exact += Fraction(large) / Fraction(ms.SMALLER)
-    try:
-        return float(exact / count)
-    except OverflowError:
-        return None
-
-
-def _number(value: Any, *, whole: bool = False) -> int | float | None:
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    if whole and value == int(value):
-        return int(value)
-    number = float(value)
-    return None if math.isnan(number) else number
-
-
-def _shown(value: Any) -> str | None:
-    """A value as DuckDB writes it."""
-    if value is None or isinstance(value, str):
-        return value
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    if isinstance(value, datetime):
-        plain = value.astimezone(UTC).replace(tzinfo=None) if value.tzinfo else value
-        written = plain.isoformat(sep=" ")
-        return (written.rstrip("0") if plain.microsecond else written) + ("+00" if value.tzinfo else "")
-    return str(value)
