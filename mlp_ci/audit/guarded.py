@@ -65,9 +65,9 @@ def _judged(gatherer: Gatherer, commit: git.Commit, names: tuple[str, ...]) -> l
     if pull is None or not commit.parents:
         fact = gatherer.walk.commit(commit.sha)
         who = fact.author or fact.committer or commit.author
-        what = f"{commit.sha[:12]} by {who} changed {shown} without a pull request"
+        what = f"{commit.sha[:12]} by {who} changed it without a pull request"
         fix = f"read it (`git show {commit.sha[:12]}`); revert it, or let a pull request of the same go through review"
-        return [Finding(check="guarded-files", outcome=Outcome.FAIL, message=what, subject=who, fix=fix)]
+        return [Finding(check="guarded-files", outcome=Outcome.FAIL, message=what, subject=shown, fix=fix)]
     verdict = gatherer.guarded_verdict(pull, names, commit.parents[0])
     failed = [r for r in verdict.reasons if r.outcome is Outcome.FAIL]
     if not failed:
@@ -75,11 +75,11 @@ def _judged(gatherer: Gatherer, commit: git.Commit, names: tuple[str, ...]) -> l
     gone = [r.subject for r in verdict.reasons if r.check == "approval-counts" and r.subject]
     left = [who for who in gone if gatherer.hub.permission(who) not in WRITERS]
     if left and all(r.check == "approvals" or r.check.startswith("team:") for r in failed):
-        what = f"#{pull.number} changed {shown}; {', '.join(left)}, who approved it, may no longer write here"
-        return [Finding(check="guarded-files", outcome=Outcome.SKIP, severity="notice", message=what)]
-    what = f"#{pull.number} changed {shown}, and {failed[0].message}"
+        what = f"#{pull.number} changed it; {', '.join(left)}, who approved that, may no longer write here"
+        return [Finding(check="guarded-files", outcome=Outcome.SKIP, severity="notice", message=what, subject=shown)]
+    what = f"#{pull.number} changed it, and {failed[0].message}"
     fix = f"have one of the platform team approve #{pull.number} now, or revert {commit.sha[:12]}"
-    return [Finding(check="guarded-files", outcome=Outcome.FAIL, message=what, subject=f"#{pull.number}", fix=fix)]
+    return [Finding(check="guarded-files", outcome=Outcome.FAIL, message=what, subject=shown, fix=fix)]
 
 
 _NO_CHANGE = "no workflow, owner, tier or rule of promotion changed since the first deployment"

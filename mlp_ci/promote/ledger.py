@@ -173,7 +173,7 @@ def _commits(ledger: Ledger) -> Iterator[Finding]:
     expected = 1
     for index, commit in enumerate(ledger.commits):
         if len(commit.parents) != (1 if index else 0):
-            yield _fail("chain-history", f"{_named(commit)} is no single step on from the one before", commit.sha[:12])
+            yield _fail("chain-history", f"{_named(commit)} is no single step on from the one before", BRANCH)
         additions = [c for c in commit.changes if c.status == "A" and c.mode == PLAIN]
         number = number_of(additions[0].path) if len(additions) == 1 else None
         if len(commit.changes) == 1 and number == expected:
@@ -184,14 +184,14 @@ def _commits(ledger: Ledger) -> Iterator[Finding]:
         done = [f"{c.path} {_done(c.status)}" for c in commit.changes if c not in additions or number is None]
         said = ", ".join(done[:3]) + (f" and {len(done) - 3} more" if len(done) > 3 else "")
         said = said or (f"it adds record {number} out of turn" if number else "it changes nothing")
-        yield _fail("chain-history", f"{_named(commit)} does more than add the next record: {said}", commit.sha[:12])
+        yield _fail("chain-history", f"{_named(commit)} does more than add the next record: {said}", BRANCH)
 
 
 def _gone(ledger: Ledger, announced: Mapping[str, str]) -> Iterator[Finding]:
     for digest, deployment in announced.items():
         if digest not in ledger.digests:
             what = f"{deployment} names the record {digest[:19]}…, which is not on {BRANCH}: it was cut off or replaced"
-            yield _fail("chain-end", what, subject=deployment)
+            yield _fail("chain-end", what, BRANCH)
 
 
 def _fail(check: str, message: str, subject: str) -> Finding:

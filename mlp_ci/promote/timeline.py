@@ -71,13 +71,25 @@ def timeline(repo: Path) -> Timeline:
     ledger = read_local(repo)
     asked = _asked(repo)
     recorded = _recorded(ledger.records) if ledger else []
-    first = {stage: min(s.since for s in recorded if s.stage == stage) for stage in {s.stage for s in recorded}}
-    early = [s for s in asked if s.since < first.get(s.stage, datetime.max.replace(tzinfo=UTC))]
-    early = [replace(s, until=min(s.until or first[s.stage], first[s.stage])) if s.stage in first else s for s in early]
-    spans = sorted([*early, *recorded], key=lambda s: s.since)
+    spans = sorted([*_before_records(asked, recorded), *recorded], key=lambda s: s.since)
     gaps = ["the clone is shallow: older history is not in it"] if git.is_shallow(repo) else []
     stages = dict.fromkeys(s.stage for s in spans)
     return Timeline(spans=tuple(spans), stages=tuple(stages), ledger=ledger, gaps=tuple(gaps))
+
+
+def _before_records(asked: list[Span], recorded: list[Span]) -> list[Span]:
+    """What was asked for before the first record of its stage; the deployment of that record was asked for as well."""
+    first: dict[str, Span] = {}
+    for span in recorded:
+        first.setdefault(span.stage, span)
+    early = []
+    for span in asked:
+        begin = first.get(span.stage)
+        if begin is None:
+            early.append(span)
+        elif span.since < begin.since and span.commit != begin.commit:
+            early.append(replace(span, until=min(span.until or begin.since, begin.since)))
+    return early
 
 
 def _recorded(records: list[DeploymentRecord]) -> list[Span]:

@@ -83,7 +83,10 @@ def _headline(rows: list[Span | str], known: Timeline, stage: str | None, instan
         return f"at {_shown(instant)} {', '.join(had)}"
     now = [span for span in known.spans if span.until is None and stage in (None, span.stage)]
     live = [f"{s.stage} has version {s.version} since {_shown(s.since)}" for s in now]
-    count = "1 deployment" if len(rows) == 1 else f"{len(rows):,} deployments"
+    if known.ledger:
+        count = "1 deployment" if len(rows) == 1 else f"{len(rows):,} deployments"
+    else:
+        count = "1 change was asked for" if len(rows) == 1 else f"{len(rows):,} changes were asked for"
     return "; ".join([count, *live])
 
 
@@ -128,7 +131,10 @@ def _table(rows: list[Span | str]) -> Table:
         tuple(_short(name, cell) for name, cell in zip(COLUMNS, _cells(row), strict=True) if name != "record")
         for row in rows
     ]
-    return Table(title="", columns=tuple(c for c in COLUMNS if c != "record"), rows=tuple(short))
+    return Table(title="", columns=tuple(_TITLES.get(c, c) for c in COLUMNS if c != "record"), rows=tuple(short))
+
+
+_TITLES = {"from": "from (UTC)", "until": "until (UTC)"}
 
 
 def _short(name: str, cell: Any) -> Any:
@@ -136,6 +142,8 @@ def _short(name: str, cell: Any) -> Any:
         return cell.removeprefix("sha256:")[:12]
     if name == "commit":
         return str(cell)[:12]
+    if name in ("from", "until"):
+        return str(cell).replace("T", " ").removesuffix("Z")
     if name == "pull request" and cell:
         return f"#{cell}"
     return "" if cell is None else str(cell)

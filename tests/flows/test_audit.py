@@ -243,7 +243,7 @@ def test_a_workflow_pushed_past_everybody_is_told(audited: Audited) -> None:
     audited.world.push("alice", {"train.py": b"print(1)\n"})
     found = audited.wrong()
     assert set(found) == {"guarded-files"}
-    assert f"{sha[:12]} by alice changed {WORKFLOW} without a pull request" in found["guarded-files"]
+    assert f"{WORKFLOW}: {sha[:12]} by alice changed it without a pull request" in found["guarded-files"]
 
 
 def test_a_guarded_change_needs_the_platform_team_also_after_the_merge(audited: Audited) -> None:
@@ -251,7 +251,7 @@ def test_a_guarded_change_needs_the_platform_team_also_after_the_merge(audited: 
     for path in ("CODEOWNERS", ".github/actions/x/action.yml", "docs/CODEOWNERS"):
         number = audited.change(path, b"* @acme/growth-ml\n", approve="bob")
         found = audited.wrong()["guarded-files"]
-        assert f"#{number} changed {path}, and nobody of the team platform has approved" in found
+        assert f"{path}: #{number} changed it, and nobody of the team platform has approved" in found
         audited.world.review("carol", number)
         assert audited.wrong() == {}
     assert "3 changes of guarded files" in " ".join(f.message for f in audited.look().findings)
@@ -263,7 +263,7 @@ def test_a_laxer_tier_is_told_and_the_rest_of_model_yaml_is_free(audited: Audite
     audited.change("model.yaml", model.replace(b"min: 0.7", b"min: 0.8"), approve="bob")
     assert audited.wrong() == {}
     number = audited.change("model.yaml", model.replace(b"tier: standard", b"tier: low"), approve="bob")
-    assert f"#{number} changed model.yaml (its name, tier or promote)" in audited.wrong()["guarded-files"]
+    assert f"model.yaml (its name, tier or promote): #{number} changed it" in audited.wrong()["guarded-files"]
 
 
 # ---------------------------------------------------------------- the registry, what serves, the issue
