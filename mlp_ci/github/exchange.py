@@ -129,18 +129,18 @@ def _ask(verb: str, url: str, parameters: Mapping[str, Any], body: Mapping[str, 
 
 def _answer(response: Response) -> Answer:
     headers = {name.lower(): value for name, value in response.headers.items()}
-    status, text = response.status_code, response.text
-    if status in _BODILESS or (not text and status >= 300):
+    status, body = response.status_code, response.content  # bytes: guessing an encoding takes long and goes wrong
+    if status in _BODILESS or (not body and status >= 300):
         return Answer(status=status, headers=headers, data=None)
-    if not text:
+    if not body:
         msg = "the answer is empty"
         raise Transient(msg)
     try:
-        return Answer(status=status, headers=headers, data=json.loads(text))
+        return Answer(status=status, headers=headers, data=json.loads(body))
     except ValueError as error:
         if "json" not in headers.get("content-type", "") and status >= 300:  # a page of whatever stands in between
             return Answer(status=status, headers=headers, data=None)
-        msg = "the answer is not whole" if text.lstrip()[:1] in ("{", "[") else "the answer is no JSON"
+        msg = "the answer is not whole" if body.lstrip()[:1] in (b"{", b"[") else "the answer is no JSON"
         raise Transient(msg) from error
 
 

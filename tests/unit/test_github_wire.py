@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -193,6 +194,13 @@ def test_a_fault_is_tried_again(serve: Callable[..., Scripted], fault: tuple[int
     script = serve(fault, fault, FINE)
     assert wire(script).get("/x", "read") == {"name": "flight-delay"}
     assert len(script.asked) == 3
+
+
+def test_names_in_any_script_arrive_as_they_are(serve: Callable[..., Scripted]) -> None:
+    said = '{"name": "Ærøskøbing 東京 é"}'.encode()
+    assert wire(serve((200, {"Content-Type": "application/json"}, said))).get("/x", "read") == json.loads(said)
+    cut = said[:-4]  # in the middle of a letter
+    assert wire(serve((200, {}, cut), (200, {}, said))).get("/x", "read") == json.loads(said)
 
 
 def test_a_proxy_that_says_no_is_a_refusal(serve: Callable[..., Scripted]) -> None:
