@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mlp_ci.github.facts import CommitFact
 from mlp_ci.promote.case import ROLLBACK, Verdict, failed, passed
 from mlp_ci.promote.files import changed_stages, model_at, promotion_at
 from mlp_ci.promote.gather import Gatherer
@@ -15,7 +16,7 @@ from mlp_ci.spec import PROMOTION_FILE, PromotionSpec, StageEntry
 
 if TYPE_CHECKING:
     from mlp_ci.context import Context
-    from mlp_ci.github import Hub
+    from mlp_ci.github import Hub, PullDetail
     from mlp_ci.spec import PlatformSpec
     from mlp_ci.tracking import Tracking
 
@@ -96,6 +97,22 @@ def is_rollback(stage: str, before: PromotionSpec, after: PromotionSpec) -> bool
     held = {q.digest for q in before.quarantine}
     added = [q for q in after.quarantine if q.digest not in held]
     return [q.digest for q in added] == [taken.digest] and put.digest not in held | {taken.digest}
+
+
+def rollback_verdict(
+    gatherer: Gatherer, platform: PlatformSpec, pull: PullDetail, change: tuple[PromotionSpec, PromotionSpec], base: str
+) -> Verdict | None:
+    """The verdict on a pull request that is a rollback, as if it was merged into ``base``; None on one that is none.
+
+    There are such where the default branch takes no direct commit. It needs what the commit would need: no approval.
+    """
+    before, after = change
+    stage = next(iter(changed_stages(before, after)), "")
+    if not is_rollback(stage, before, after):
+        return None
+    commit = CommitFact(sha=pull.head_sha, parents=(base,), author=pull.author)
+    step = Change(commit=commit, before=before, after=after, pull=None)
+    return replace(_verify_rollback(gatherer, platform, stage, step), pull=pull.number)
 
 
 def _verify_rollback(gatherer: Gatherer, platform: PlatformSpec, stage: str, change: Change) -> Verdict:

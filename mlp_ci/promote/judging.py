@@ -13,6 +13,7 @@ from mlp_ci.promote.case import Verdict
 from mlp_ci.promote.files import changed_stages, merged_result, model_at, promotion_at
 from mlp_ci.promote.gather import Gatherer
 from mlp_ci.promote.guarded import guarded_changes
+from mlp_ci.promote.intent import rollback_verdict
 from mlp_ci.promote.telling import MARKER, STATUS, comment, explained, status_of, summary, title_of, verdict_table
 from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.spec import MODEL_FILE, PROMOTION_FILE
@@ -105,7 +106,7 @@ def judge(ctx: Context, hub: Hub, pull: PullDetail) -> list[Verdict]:
     gatherer = Gatherer(ctx, hub, name or "new", lambda: _registry(ctx, platform))
     verdicts: list[Verdict] = []
     if PROMOTION_FILE in pull.files:
-        verdicts += _judge_promotion(gatherer, pull, base) if name else _founding(hub, pull)
+        verdicts += _judge_promotion(gatherer, platform, pull, base) if name else _founding(hub, pull)
     guarded = guarded_changes(hub, pull.files, base, pull.head_sha)
     if guarded and (name or PROMOTION_FILE not in pull.files):
         verdicts.append(gatherer.guarded_verdict(pull, guarded, base))
@@ -118,7 +119,7 @@ def _registry(ctx: Context, platform: PlatformSpec) -> Tracking:
     return connect_tracking(ctx, platform)
 
 
-def _judge_promotion(gatherer: Gatherer, pull: PullDetail, base: str) -> list[Verdict]:
+def _judge_promotion(gatherer: Gatherer, platform: PlatformSpec, pull: PullDetail, base: str) -> list[Verdict]:
     hub, name = gatherer.hub, gatherer.model
     try:
         now = promotion_at(hub, base, name)
@@ -127,6 +128,9 @@ def _judge_promotion(gatherer: Gatherer, pull: PullDetail, base: str) -> list[Ve
     except (SpecError, InputError) as error:
         return [_unreadable(pull, error)]
     after = merged_result(now, parted, head)
+    rollback = rollback_verdict(gatherer, platform, pull, (now, after), base)
+    if rollback:
+        return [rollback]
     return [gatherer.verdict(pull, stage, (now, after), base) for stage in changed_stages(parted, head)]
 
 
