@@ -91,3 +91,36 @@ def test_a_repository_of_somebody_else_is_told_apart(repo: Path, monkeypatch: py
     with pytest.raises(InputError, match="git does not trust") as refused:
         git.require_repository(repo)
     assert refused.value.fix == f"git config --global --add safe.directory {repo}"
+
+
+def test_history_is_read_whatever_people_are_called_and_however_git_is_set_up(repo: Path) -> None:
+    run(repo, "config", "log.showSignature", "true")
+    run(repo, "config", "log.follow", "true")
+    run(repo, "mv", "new\nline.py", ":odd\n:name.py")
+    run(repo, "commit", "-q", "-m", ":100644 looks like a change", "--author=\x01A : B <a@b.c>")
+    run(repo, "commit", "-q", "--allow-empty", "--allow-empty-message", "-m", "")
+    run(repo, "checkout", "-q", "-b", "side", "HEAD~1")
+    (repo / "side.py").write_text("side\n")
+    run(repo, "add", "side.py")
+    run(repo, "commit", "-q", "-m", "Side")
+    run(repo, "checkout", "-q", "main")
+    run(repo, "merge", "-q", "--no-ff", "-m", "Merge", "side")
+    found = git.commits(repo, "HEAD")
+    assert [c.subject for c in found] == ["Start", ":100644 looks like a change", "", "Side", "Merge"]
+    assert {(c.status, c.path) for c in found[1].changes} == {("D", "new\nline.py"), ("A", ":odd\n:name.py")}
+    assert [len(c.parents) for c in found] == [0, 1, 1, 1, 2]
+    assert found[2].changes == ()
+    assert [c.path for c in found[4].changes] == ["side.py"], "what a merge brings, against its first parent"
+    assert [c.subject for c in git.commits(repo, "HEAD", "side.py", first_parent=True)] == ["Merge"]
+
+
+def test_contents_are_read_by_name_and_what_is_large_or_missing_is_left_out(repo: Path) -> None:
+    files = git.files_in(repo, "HEAD")
+    assert set(ODD) <= set(files)
+    contents = git.blobs(repo, [*files.values(), "0" * 40, "HEAD", "nonsense"], largest=100)
+    assert contents[files["plain.py"]] == b".\n"
+    assert set(contents) == set(files.values())
+    assert git.blobs(repo, files.values(), largest=3) == {files["plain.py"]: b".\n"}
+    assert git.blobs(repo, [], largest=3) == {}
+    assert git.commit_of(repo, "refs/heads/none", "HEAD") == git.head(repo)
+    assert git.commit_of(repo, "--all") is None
