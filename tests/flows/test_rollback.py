@@ -18,7 +18,7 @@ from mlp_ci.report import Outcome
 from mlp_ci.serve import state as states
 from mlp_ci.spec import parse_promotion
 from tests.flows.served import BETTER, GOOD, Scene, messages, scene
-from tests.serving import Load, ask, body, wait_until
+from tests.serving import Load, ask, body, slowness, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ def test_traffic_goes_back_then_git_alias_and_record_follow(twice: Scene) -> Non
         report = serve.rollback(twice.ctx, "staging", to="previous", reason="too many alarms")
         time.sleep(0.2)
     assert report.outcome is Outcome.PASS, messages(report)
-    assert report.data["seconds_to_traffic"] < 2
+    assert report.data["seconds_to_traffic"] < 2 * slowness()
     assert load.failed == 0
     assert (report.outputs["version"], report.outputs["pull-request"]) == ("1", "")
     assert ask(twice.port("staging"), body())[1]["x-model-version"] == "1"
@@ -96,9 +96,9 @@ def test_from_the_command_line_it_takes_less_than_two_seconds(twice: Scene) -> N
             took = time.monotonic() - began
             process.kill()
         time.sleep(1)
-    assert took < 2
+    assert took < 2 * slowness()
     assert load.failed == 0
-    assert load.last["2"] < began + took + 0.5
+    assert load.last["2"] < began + took + 0.5 * slowness()
 
     report = serve.rollback(twice.ctx, "staging", to="previous", reason="")
     assert report.outcome is Outcome.PASS, messages(report)
