@@ -267,7 +267,7 @@ class Draw:
     def commits(self, author: str) -> Iterator[CommitFact]:
         count = self.one(1, 1, 1, 2, 3)
         for number in range(count):
-            who = author if not self.chance(0.08) else "" if self.chance(0.1) else self.login()
+            who = author if not self.chance(0.08) else self.one("", "web-flow") if self.chance(0.1) else self.login()
             committer = who if not self.chance(0.2) else self.one("web-flow", "web-flow", "web-flow", "", self.login())
             bots = frozenset({ROBOT} & {who, committer})
             yield CommitFact(

@@ -146,7 +146,7 @@ def authorship(case: Case) -> set[str]:
     if not case.pull.commits:
         broken.add("commit-authors")
     for commit in case.pull.commits:
-        if not commit.author or not commit.committer:
+        if commit.author in ("", "web-flow") or not commit.committer:
             broken.add("commit-authors")
     if case.history.unresolved:
         broken.add("co-authors")

@@ -24,6 +24,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mlp_ci.github.facts import WEB_FLOW
 from mlp_ci.promote.case import EMERGENCY, GUARDED, PROMOTION, QUARANTINE, Case, Verdict, failed, passed
 from mlp_ci.promote.people import counted_approvers, members, own_people, people_rules
 from mlp_ci.promote.requirement import Requirement, requirement, tier_of
@@ -73,7 +74,7 @@ def decide_guarded(case: Case) -> Verdict:
 
 def strictest(verdicts: list[Verdict]) -> Verdict:
     """One verdict of several on the same case by different policies: all have to allow it."""
-    refused = [v for v in verdicts if not v.allowed]
+    refused = sorted((v for v in verdicts if not v.allowed), key=lambda v: v.waiting)  # what waits comes last
     chosen = refused[0] if refused else verdicts[-1]
     if len(verdicts) == 1:
         return chosen
@@ -167,7 +168,8 @@ def _place_rules(case: Case) -> Iterator[Finding]:
 
 def _author_rules(case: Case) -> Iterator[Finding]:
     """GitHub knows everybody who worked on it; somebody unknown could be one of those who approve."""
-    unknown = [c.sha[:12] for c in case.pull.commits if not c.author or not c.committer]
+    # What people commit on GitHub's pages has them as author; an author web-flow is an address that somebody typed.
+    unknown = [c.sha[:12] for c in case.pull.commits if c.author in ("", WEB_FLOW) or not c.committer]
     fix = "commit with an address of your GitHub account, or run `mlp-ci promote` again"
     if unknown:
         yield failed("commit-authors", f"GitHub does not know who wrote {', '.join(unknown)}", fix=fix)

@@ -109,6 +109,7 @@ def test_what_the_pull_request_may_not_be() -> None:
         ({"commits": ()}, "commit-authors"),
         ({"commits": (commit(""),)}, "commit-authors"),
         ({"commits": (commit("alice", ""),)}, "commit-authors"),
+        ({"commits": (commit("web-flow"),)}, "commit-authors"),
     ]:
         assert broken(decide(case(pull=pull(**changes)))) == {check}, changes
 

@@ -283,6 +283,14 @@ def test_a_rule_that_was_tightened_meanwhile_counts() -> None:
     assert "by now it is not allowed" in message(verdict, "policy")
 
 
+def test_what_waiting_does_not_mend_is_said_first() -> None:
+    waits, broken_for_good = {"tier": "critical"}, {"registered": registered(gate="fail"), "tier": "low"}
+    for pair in ((waits, broken_for_good), (broken_for_good, waits)):
+        verdict = by_both(*pair)
+        assert not verdict.waiting
+        assert "gate" in broken(verdict)
+
+
 def test_both_policies_allow_it() -> None:
     verdict = by_both({"tier": "low"}, {"tier": "standard"})
     assert verdict.allowed
