@@ -129,7 +129,11 @@ class Replay:
         """A branch with one commit and a pull request from it."""
         name = step.get("pull", "it")
         branch = step.get("branch", f"topic-{name}")
-        sha = self._commit({"says": "Promote", **step}, branch)
+        if "at" in step:  # a commit that is there already
+            sha = self._rev(step["at"])
+            self.town.point(step["by"], branch, sha)
+        else:
+            sha = self._commit({"says": "Promote", **step}, branch)
         body = {"title": step.get("says", "Promote"), "head": branch, "base": step.get("base", "main"), "body": ""}
         made = self.town.api(step["by"], "POST", "/pulls", {**body, "draft": step.get("draft", False)})
         self.pulls[name] = Pull(made["number"], branch, heads=[sha])

@@ -266,7 +266,7 @@ def found(
     mark = uuid.uuid4().hex[:6]
     town = Town(server, clock, folder, registry, f"acme-{mark}", f"{story.name[:40]}-{mark}".strip("-"))
     _seed(town, setup, extra)
-    versions = registry.register(town.model, town.main(), setup.get("registered", {1: "a", 2: "b", 3: "c"}))
+    versions = registry.register(town.model, town.main(), setup.get("registered", {1: "a", 2: "b"}))
     town.versions = versions
     given = {stage: town.entry(number) for stage, number in setup.get("live", {}).items()}
     held = [town.held(number) for number in setup.get("quarantined", [])]
@@ -312,6 +312,7 @@ def _seed(town: Town, setup: Mapping[str, Any], extra: Mapping[str, bytes]) -> N
         **extra,
     }
     platform = {**PLATFORM, "organisation": town.org, **setup.get("platform", {})}
+    policy = yaml.safe_dump(platform).replace("<<model>>", town.model)
     teams = [
         SeedTeam("growth-ml", ("alice", "bob", "mallory"), {town.model: "write"}),
         SeedTeam("platform", ("carol",)),
@@ -325,7 +326,7 @@ def _seed(town: Town, setup: Mapping[str, Any], extra: Mapping[str, bytes]) -> N
             teams=tuple(teams),
             repos=(
                 SeedRepo(town.model, files=files, private=not setup.get("public")),
-                SeedRepo(".github", private=False, files={"platform.yaml": yaml.safe_dump(platform).encode()}),
+                SeedRepo(".github", private=False, files={"platform.yaml": policy.encode()}),
             ),
             secrets={"MLP_CI_TOKEN": token_of(BOT), **setup.get("secrets", {})},
             variables={"MLFLOW_TRACKING_URI": town.registry.tracking.uri, **setup.get("variables", {})},
