@@ -39,7 +39,7 @@ def read(hub: Hub, platform: PlatformSpec | Unseen) -> Settings:
     about = hub.wire.get(_path(hub), "read the repository")
     organisation = (about.get("owner") or {}).get("type") == "Organization"
     teams = Teams(hub)
-    own, rulesets = _rulesets(hub)
+    rulesets = _Rulesets(hub)
     stages = platform if isinstance(platform, Unseen) else tuple(platform.stage_names())
     team = "" if isinstance(platform, Unseen) else platform.platform_team
     model = hub.place.repo != POLICY_REPOSITORY
@@ -55,7 +55,7 @@ def read(hub: Hub, platform: PlatformSpec | Unseen) -> Settings:
         branch=_branch(hub, default, rulesets, teams),
         records=_branch(hub, RECORDS, rulesets, teams),
         policy=_policy(hub, organisation=organisation) if model else None,
-        own=own,
+        own=rulesets.ours(),
         setter=_setter(hub) if model else None,
         owners=_owners(hub, default),
         permissions=permissions,
@@ -91,26 +91,36 @@ def _hidden(refusal: GitHubError, needs: str) -> Unseen:
 # ---------------------------------------------------------------- branches
 
 
-def _rulesets(hub: Hub) -> tuple[dict[str, Mapping[str, Any]], dict[int, Mapping[str, Any]]]:
-    """Our own rulesets by name, and all that can be seen by id, each with its rules and (for admins) its exceptions."""
-    own: dict[str, Mapping[str, Any]] = {}
-    seen: dict[int, Mapping[str, Any]] = {}
-    try:
-        listed = hub.wire.pages(_path(hub, "rulesets"), "list the rulesets", includes_parents="true")
-    except GitHubError as refusal:
-        _hidden(refusal, ADMINISTRATION)
-        return own, seen
-    for short in listed:
-        full = _get(hub, "rulesets", short["id"])
-        if isinstance(full, Unseen):
-            continue
-        seen[full["id"]] = full
-        if full["name"] in (RULESET, RECORDS_RULESET) and full.get("source_type", "Repository") == "Repository":
-            own[full["name"]] = full
-    return own, seen
+class _Rulesets:
+    """The rulesets of a repository, with their rules and (for administrators) their exceptions; read when asked for."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._full: dict[int, Mapping[str, Any]] = {}
+
+    def full(self, number: int) -> Mapping[str, Any]:
+        """The whole ruleset; empty where it is not shown."""
+        if number not in self._full:
+            found = _get(self._hub, "rulesets", number)
+            self._full[number] = {} if isinstance(found, Unseen) else found
+        return self._full[number]
+
+    def ours(self) -> dict[str, Mapping[str, Any]]:
+        """Our own ones by name, whether they are in force or not."""
+        try:
+            listed = self._hub.wire.pages(_path(self._hub, "rulesets"), "list the rulesets")
+        except GitHubError as refusal:
+            _hidden(refusal, ADMINISTRATION)
+            return {}
+        found = (
+            self.full(short["id"])
+            for short in listed
+            if short["name"] in (RULESET, RECORDS_RULESET) and short.get("source_type", "Repository") == "Repository"
+        )
+        return {full["name"]: full for full in found if full}
 
 
-def _branch(hub: Hub, name: str, rulesets: Mapping[int, Mapping[str, Any]], teams: Teams) -> Branch:
+def _branch(hub: Hub, name: str, rulesets: _Rulesets, teams: Teams) -> Branch:
     try:
         rules = hub.wire.pages(_path(hub, "rules", "branches", name), "read the rules of a branch")
     except GitHubError as refusal:
@@ -120,7 +130,7 @@ def _branch(hub: Hub, name: str, rulesets: Mapping[int, Mapping[str, Any]], team
         grouped.setdefault(rule.get("ruleset_id") or 0, {})[rule["type"]] = rule.get("parameters") or {}
     sources = []
     for number, found in grouped.items():
-        full = rulesets.get(number, {})
+        full = rulesets.full(number)
         actors = full.get("bypass_actors")
         passers = None if actors is None else tuple(_passer(actor, teams) for actor in actors)
         sources.append(Source(name=f'ruleset "{full.get("name", number)}"', rules=found, passers=passers))
@@ -206,8 +216,7 @@ def _policy(hub: Hub, *, organisation: bool) -> Branch | Unseen | None:
     about = _get(there, needs="`metadata: read`")
     if isinstance(about, Unseen):
         return None if "404" in about.why or not organisation else about
-    _, rulesets = _rulesets(there)
-    return _branch(there, str(about["default_branch"]), rulesets, Teams(there))
+    return _branch(there, str(about["default_branch"]), _Rulesets(there), Teams(there))
 
 
 # ---------------------------------------------------------------- the rest
