@@ -123,8 +123,8 @@ def blobs(repo: Path, ids: Iterable[str], *, largest: int) -> dict[str, bytes]:
     return found
 
 
-def fetch_branch(store: Path, url: str, branch: str, token: str = "") -> str | None:
-    """Bring a branch of another repository into the bare repository ``store``; its head, None where it has none.
+def fetch_branch(store: Path, url: str, branch: str, token: str = "") -> str:
+    """Bring a branch of another repository into the bare repository ``store``; its head.
 
     The token goes through the environment: a command line can be read by everybody on the machine.
     """
@@ -135,10 +135,8 @@ def fetch_branch(store: Path, url: str, branch: str, token: str = "") -> str | N
     basic = b64encode(f"x-access-token:{token}".encode()).decode()
     env["GIT_CONFIG_VALUE_0"] = f"Authorization: Basic {basic}" if token else ""
     ref = f"refs/heads/{branch}"
-    if not git(store, "ls-remote", url, ref, env=env):
-        return None
     git(store, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", url, f"+{ref}:{ref}", env=env)
-    return commit_of(store, ref)
+    return git(store, "rev-parse", ref)
 
 
 def is_shallow(repo: Path) -> bool:

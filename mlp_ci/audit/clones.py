@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mlp_ci import git
-from mlp_ci.errors import OutsideError
 from mlp_ci.progress import doing
 
 if TYPE_CHECKING:
@@ -44,8 +43,4 @@ def fetched(ctx: Context, hub: Hub, branch: str) -> Fetched | None:
     store, place = ctx.work / STORE, hub.place
     known = git.commit_of(store, f"refs/heads/{branch}") if (store / "HEAD").is_file() else None
     url = f"{place.server_url}/{place.full_name}.git"
-    found = git.fetch_branch(store, url, branch, place.token)
-    if found is None:
-        msg = f"{branch} of {place.full_name} was deleted while this looked at it"
-        raise OutsideError(msg, fix="run the same command again")
-    return Fetched(repo=store, tip=found, before=known or before)
+    return Fetched(repo=store, tip=git.fetch_branch(store, url, branch, place.token), before=known or before)
