@@ -7,6 +7,8 @@ a review back and when, that only GitHub knows.
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.github.facts import DismissalFact, PullHistory, dismissal_fact, login_of
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
 # What makes GitHub look at a pull request anew. `automatic_base_change_succeeded`: its base branch was deleted.
 RESTARTS = {"reopened", "base_ref_changed", "automatic_base_change_succeeded"}
+# How far back pushes to other branches are read: before the pull request was opened, and how many at most.
+BEFORE = timedelta(days=90)
+PUSHES_READ = 3_000
 AUTHORS = 100  # that one question asks for; GitHub gives no more
 AUTHORS_QUERY = """\
 query($owner: String!, $name: String!, $oid: GitObjectID!) {
@@ -65,30 +70,41 @@ def _events(wire: Wire, pull: PullDetail) -> tuple[tuple[DismissalFact, ...], st
 
 
 def _pushers(wire: Wire, pull: PullDetail) -> tuple[tuple[str, ...], bool]:
-    """Who pushed the commits, and whether the push that brought the head is on record.
+    """Who pushed the commits, to whatever branch, and whether the push that brought the head is on record.
 
-    The record is that of the repository the branch is in. GitHub answers 404 where the token may not see it (the
-    fork of a stranger) and 422 for a branch it has forgotten: then nothing is known, which the policy refuses.
+    A commit may have come to the repository on another branch than the pull request's, by somebody else. The record
+    is that of the repository the branch is in. GitHub answers 404 where the token may not see it (the fork of a
+    stranger) and 422 for a branch it has forgotten: then nothing is known, which the policy refuses.
     """
     if not pull.head_repo:
         return (), False
+    ours = {c.sha for c in pull.commits} | {pull.head_sha}
     try:
-        record = list(pushes(wire, pull.head_repo, pull.head_ref))
+        own = [a for a in pushes(wire, pull.head_repo, pull.head_ref) if a.get("after") in ours]
+        elsewhere = [a for a in _recent(wire, pull) if a.get("after") in ours]
     except GitHubError as refusal:
         if refusal.status in (403, 404, 422):
             return (), False
         raise
-    ours = {c.sha for c in pull.commits} | {pull.head_sha}
-    brought = [a for a in record if a.get("after") in ours]
-    who = dict.fromkeys(login_of(a.get("actor")) for a in brought)
-    known = any(a["after"] == pull.head_sha and login_of(a.get("actor")) for a in brought)
+    who = dict.fromkeys(login_of(a.get("actor")) for a in (*own, *elsewhere))
+    known = any(a["after"] == pull.head_sha and login_of(a.get("actor")) for a in own)
     return tuple(login for login in who if login), known
 
 
-def pushes(wire: Wire, repo: str, branch: str) -> Iterator[Mapping[str, Any]]:
-    """GitHub's own record of what moved a branch of ``owner/name``, newest first; read as far as it is asked for."""
+def _recent(wire: Wire, pull: PullDetail) -> Iterator[Mapping[str, Any]]:
+    """The pushes to all branches, back to some time before the pull request was opened."""
+    opened = datetime.fromisoformat(pull.created_at) if pull.created_at else None
+    for push in islice(pushes(wire, pull.head_repo), PUSHES_READ):
+        if opened and datetime.fromisoformat(push["timestamp"]) < opened - BEFORE:
+            return
+        yield push
+
+
+def pushes(wire: Wire, repo: str, branch: str = "") -> Iterator[Mapping[str, Any]]:
+    """GitHub's own record of what moved a branch (or any branch) of ``owner/name``, newest first; read lazily."""
     path = repository_path(*repo.split("/", 1), "activity")
-    return wire.each(path, f"read who pushed to {branch}", ref=f"refs/heads/{branch}")
+    only = {"ref": f"refs/heads/{branch}"} if branch else {}
+    return wire.each(path, f"read who pushed to {branch or repo}", **only)
 
 
 def _authors(wire: Wire, commit: CommitFact) -> tuple[tuple[str, ...], list[str]]:
