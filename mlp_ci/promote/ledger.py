@@ -118,21 +118,18 @@ def _files(ledger: Ledger) -> Iterator[Finding]:
     for number, record in ledger.parsed.items():
         if isinstance(record, str):
             yield _fail("chain", f"it is no record: {record}{_touched(ledger, number)}", subject=path_of(number))
-    missing = sorted(set(range(1, max(ledger.parsed, default=0) + 1)) - set(ledger.parsed))
-    for first, last in _runs(missing):
+    for first, last in _gaps(ledger.parsed):
         what = f"record {first} is" if first == last else f"records {first} to {last} are"
         yield _fail("chain", f"{what} missing{_touched(ledger, first)}", subject=path_of(first))
 
 
-def _runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """Neighbours put together: 3, 4, 5, 9 → (3, 5), (9, 9)."""
-    runs: list[tuple[int, int]] = []
+def _gaps(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """First and last of each run of numbers that is missing; somebody may have written one that is huge."""
+    expected = 1
     for number in numbers:
-        if runs and runs[-1][1] == number - 1:
-            runs[-1] = (runs[-1][0], number)
-        else:
-            runs.append((number, number))
-    return runs
+        if number != expected:
+            yield expected, number - 1
+        expected = number + 1
 
 
 def _links(ledger: Ledger) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ LARGEST = 64 * 1024  # bytes of a record; ours have some 800
 LONGEST = 1000  # characters of one text in it
 MOST_APPROVERS = 100
 LOOK_BACK = 30  # records; one that says the same further back is written again, which does no harm
-_PATH = re.compile(rf"{FOLDER}/(\d{{6,12}})\.json")
+_PATH = re.compile(rf"{FOLDER}/(\d{{6,9}})\.json")
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _INSTANT = "%Y-%m-%dT%H:%M:%SZ"
@@ -245,7 +245,14 @@ def _unfit(draft: Draft) -> str:
 def _listed(hub: Hub, head: str) -> dict[int, str]:
     """Number → blob id."""
     found = hub.trees.listing(head, FOLDER) if head else {}
-    return {number: blob for path, blob in found.items() if (number := number_of(path))}
+    listed = {number: blob for path, blob in found.items() if (number := number_of(path))}
+    if max(listed, default=0) != len(listed):
+        what = (
+            f"records are missing on {BRANCH} of {hub.place.full_name}, or were slipped in: {max(listed)} is the newest"
+        )
+        what += f" of {len(listed)}"
+        raise InputError(what, why=_WHY, fix=_FIX)
+    return listed
 
 
 def _fetched(hub: Hub, number: int, blob: str) -> DeploymentRecord:
@@ -256,8 +263,7 @@ def _fetched(hub: Hub, number: int, blob: str) -> DeploymentRecord:
             raise ValueError(msg)
     except ValueError as error:
         what = f"{path_of(number)} on {BRANCH} of {hub.place.full_name} is no record: {error}"
-        why = "the next record has to carry the hash of the one before"
-        raise InputError(what, why=why, fix="`mlp-ci audit` says who changed it; put the branch back") from error
+        raise InputError(what, why=_WHY, fix=_FIX) from error
     return record
 
 
@@ -281,3 +287,7 @@ def _already(
             return record, last
         newest_of_stage = True
     return None, last
+
+
+_WHY = "the next record has to carry the hash of the one before"
+_FIX = "`mlp-ci audit` says who changed it; put the branch back"

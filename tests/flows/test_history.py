@@ -331,6 +331,7 @@ def test_a_gap_a_stranger_and_what_is_no_record_are_found(clone: Clone) -> None:
     clone.commit({path_of(2): None, "README.md": b"hello\n", "records/1.json": b"{}"})
     clone.commit({path_of(4): b"{}\n"})
     clone.commit({path_of(7): b"\xff" * 100_000})
+    clone.commit({path_of(999_999_999): b"{}"})
     found = tampered(clone)
     text = "\n".join(found["chain"])
     assert "record 2 is missing; deleted by" in text
@@ -338,7 +339,8 @@ def test_a_gap_a_stranger_and_what_is_no_record_are_found(clone: Clone) -> None:
     assert "holds what is no record: README.md, records/1.json" in text
     assert "its fields are not those of a record" in text
     assert "more than 65,536 bytes" in text
-    assert len(found["chain-history"]) == 3
+    assert "records 8 to 999999998 are missing" in text
+    assert len(found["chain-history"]) == 4
     assert known
 
 

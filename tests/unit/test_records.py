@@ -137,6 +137,7 @@ def test_another_spelling_of_the_same_record_is_refused(respell: Any) -> None:
     [
         ("records/000001.json", 1),
         ("records/1000000.json", 1_000_000),
+        ("records/1000000000.json", None),
         ("records/000000.json", None),
         ("records/0000001.json", None),
         ("records/1.json", None),
@@ -194,6 +195,14 @@ def test_a_branch_that_somebody_tampered_with_is_not_built_upon(world: World) ->
     world.push("alice", {"records/000002.json": b"{}\n"}, branch=BRANCH)
     with pytest.raises(InputError, match=r"000002\.json .* is no record: its fields"):
         append(world.hub(), draft(3))
+
+
+def test_a_branch_with_a_gap_is_not_built_upon(world: World) -> None:
+    append(world.hub(), draft(1))
+    slipped_in = record(number=999_999_999)
+    world.push("alice", {slipped_in.path: canonical(slipped_in)}, branch=BRANCH)
+    with pytest.raises(InputError, match=r"missing on mlp-ci/records .*: 999999999 is the newest of 2"):
+        append(world.hub(), draft(2))
 
 
 def test_deployers_at_once_get_a_number_each(world: World) -> None:
