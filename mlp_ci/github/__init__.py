@@ -1,4 +1,4 @@
-"""GitHub, through PyGithub: the only user of it. Reads facts and writes what a promotion needs; decides nothing.
+"""GitHub: the only place that speaks to it. Reads facts and writes what a promotion needs; decides nothing.
 
 Everything goes through the REST API, so that no command needs push credentials and the same code runs against
 github.com, GitHub Enterprise Server and the sandbox's forge.

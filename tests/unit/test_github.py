@@ -1,4 +1,4 @@
-"""GitHub through PyGithub, against a real forge: what is read, what is written once, what is retried and refused."""
+"""GitHub, against a real forge: what is read, what is written once, what is retried and refused."""
 
 from __future__ import annotations
 
