@@ -41,6 +41,8 @@ def audit(
     at whole. What does not agree is the report, with exit code 3; or 7 where nothing disagrees, but an outside system
     could not be asked.
     """
+    if ctx.github:
+        ctx.require_github("an audit")  # without a token nothing could be looked at
     looks = _Audit(ctx, job, _instant(since), repair=repair)
     for name in ("chain", "approvals", "guarded-files", "agreement"):
         looks.take(name)

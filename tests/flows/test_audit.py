@@ -332,6 +332,7 @@ def test_the_command_says_no_with_exit_code_three(
     good = cli("audit", "--path", clone, **env)
     assert good.returncode == 0, good.stdout + good.stderr
     assert "all agrees with git" in good.stdout
+    assert cli("audit", "--path", clone, **{**env, "GITHUB_TOKEN": ""}).returncode == 2
     audited.world.push("alice", {WORKFLOW: b"on: push\n"})
     wrong = cli("audit", "--path", clone, **env)
     assert wrong.returncode == 3, wrong.stdout + wrong.stderr
