@@ -74,21 +74,26 @@ def _pushers(wire: Wire, pull: PullDetail) -> tuple[tuple[str, ...], bool]:
 
     A commit may have come to the repository on another branch than the pull request's, by somebody else. The record
     is that of the repository the branch is in. GitHub answers 404 where the token may not see it (the fork of a
-    stranger) and 422 for a branch it has forgotten: then nothing is known, which the policy refuses.
+    stranger): then nothing is known, which the policy refuses. A branch that is gone may be in the whole record only.
     """
-    if not pull.head_repo:
-        return (), False
     ours = {c.sha for c in pull.commits} | {pull.head_sha}
+    whole = _listed(_recent(wire, pull)) if pull.head_repo else None
+    if whole is None:
+        return (), False
+    found = [a for a in (*whole, *(_listed(pushes(wire, pull.head_repo, pull.head_ref)) or ())) if a["after"] in ours]
+    who = dict.fromkeys(login_of(a.get("actor")) for a in found)
+    brought = [a for a in found if a["after"] == pull.head_sha and a.get("ref") == f"refs/heads/{pull.head_ref}"]
+    return tuple(login for login in who if login), any(login_of(a.get("actor")) for a in brought)
+
+
+def _listed(record: Iterator[Mapping[str, Any]]) -> list[Mapping[str, Any]] | None:
+    """All of a record; None where the token may not read it."""
     try:
-        own = [a for a in pushes(wire, pull.head_repo, pull.head_ref) if a.get("after") in ours]
-        elsewhere = [a for a in _recent(wire, pull) if a.get("after") in ours]
+        return list(record)
     except GitHubError as refusal:
         if refusal.status in (403, 404, 422):
-            return (), False
+            return None
         raise
-    who = dict.fromkeys(login_of(a.get("actor")) for a in (*own, *elsewhere))
-    known = any(a["after"] == pull.head_sha and login_of(a.get("actor")) for a in own)
-    return tuple(login for login in who if login), known
 
 
 def _recent(wire: Wire, pull: PullDetail) -> Iterator[Mapping[str, Any]]:
