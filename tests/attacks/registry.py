@@ -92,7 +92,7 @@ class Registry:
         httpx.request("DELETE", address, json={"name": model}, timeout=60).raise_for_status()
 
 
-def real_models(folder: Path, letters: str = "abcd") -> Path:
+def real_models(folder: Path, letters: str = "abcde") -> Path:
     """A folder with a real, servable model by letter, each of other bytes."""
     from tests.serving import save_model
 

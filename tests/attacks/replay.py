@@ -71,6 +71,12 @@ class Replay:
                 self.watch(self.pulls[name])
         self.stale.clear()
 
+    def settle(self) -> None:
+        """Everything that was started so far comes to its end."""
+        self.judge()
+        if self.deployed is not None:
+            self.deployed()
+
     def pull(self, step: Step) -> Pull:
         return self.pulls[step.get("pull", "it")]
 
@@ -157,6 +163,7 @@ class Replay:
     def do_push(self, step: Step) -> None:
         """A commit on a pull request's branch, or with ``branch`` on any (``main``: directly)."""
         if "branch" in step:
+            self.settle()
             sha = self._commit(step, step["branch"])
             self.marks[step.get("id", step["branch"])] = sha
             return
@@ -269,6 +276,7 @@ class Replay:
 
     def do_merge_by_hand(self, step: Step) -> None:
         """A merge commit made at one's desk, of main and another branch, pushed to main."""
+        self.settle()
         other = self._rev(step["of"])
         head = self.town.main()
         sha = self.town.commit(step["by"], self.files(step, None), [head, other], step.get("says", "Merge"), {})
@@ -294,7 +302,7 @@ class Replay:
         )
 
     def do_wait(self, step: Step) -> None:
-        self.judge()
+        self.settle()
         self.town.clock.move(parse_duration(step["for"]))
 
     def do_change_policy(self, step: Step) -> None:
@@ -370,9 +378,8 @@ class Replay:
 
     def do_deploy(self, step: Step) -> None:
         """What `mlp-ci deploy` leaves on GitHub of a stage; the real workflow does it by itself."""
-        self.judge()
+        self.settle()
         if self.deployed is not None:
-            self.deployed()
             return
         stage = step["stage"]
         entry = self.town.promotion()["stages"][stage]

@@ -106,7 +106,7 @@ def _check(story: Story, town: Town, acme: Machine, replay: Replay, seen: dict[i
         state, said = seen[replay.pulls["it"].number]
         assert (state == "success") == story.allowed, (state, said)
         if rules := set(story.rules["status"]) - {"error"}:
-            assert rules == rules_of(said), said
+            assert rules <= rules_of(said), said
     if not story.version:
         return
     deployments = acme.runs(town, "Deploy")
@@ -122,7 +122,8 @@ def _check(story: Story, town: Town, acme: Machine, replay: Replay, seen: dict[i
     if "deploy" in story.rules:
         assert deployments, "the attack never came to the deployment"
         assert deployments[-1].conclusion == "failure", log
-        if rules := set(story.rules["deploy"]) - {"error", "readable"}:
+        # What stops the command before it comes to any rule is told in words of its own.
+        if rules := set(story.rules["deploy"]) - {"error", "readable", "model", "artefact"}:
             assert rules <= set(re.findall(r"✗ .*\(([\w:-]+)\)", log)), log
 
 
