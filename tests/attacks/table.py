@@ -55,7 +55,12 @@ earlier. `mlp-ci doctor --github` says which of those that the policy relies on 
   own token open the promotion, and then approve it like anybody else: GitHub does not say who started the token's
   work. What is promoted is bound all the same: the version has passed its gate, its bytes and its evidence are those
   that were registered. "Allow GitHub Actions to create and approve pull requests" off, and the app's key in an
-  environment with reviewers, close this way.
+  environment that only the default branch may use, close this way.
+- **A commit in somebody else's name, below another one.** GitHub's record of a push names its last commit only. Who
+  pushes two commits to a branch of their own (or one, long before the pull request) and has somebody else begin the
+  promotion's branch there is not seen; the one who began the branch is. "Require signed commits" closes this way.
+- **A rollback nobody asked for.** Whoever may push to the default branch can go back to any version that was approved
+  for the stage before, and that is meant: at night it has to be possible. It goes nowhere else, and it is on record.
 - **Whoever runs the registry.** A version that was registered by hand with a forged gate and forged evidence looks
   like an honest one. Write access to MLflow belongs to the runners alone.
 - **A fork that edits the workflow it is checked by.** GitHub runs a pull request's own version of a workflow. Only
