@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from mlp_ci.promote.case import APPROVALS, EMERGENCY, ROLLBACK, Verdict
+from mlp_ci.promote.case import APPROVALS, ROLLBACK, Verdict
+from mlp_ci.promote.emergencies import review_afterwards
 from mlp_ci.promote.history import Change, of_stage
 from mlp_ci.promote.intent import is_rollback, verify_change
 from mlp_ci.promote.people import WRITERS
@@ -48,6 +49,7 @@ class Judge:
     gatherer: Gatherer
     platform: PlatformSpec
     records: list[DeploymentRecord]
+    reviewed: list[int] = field(default_factory=list)  # pull requests of emergencies that were reviewed since
     _verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
 
     def findings(self, record: DeploymentRecord) -> list[Finding]:
@@ -60,7 +62,7 @@ class Judge:
         self.gatherer.at = record.at
         verdict = self._verdict(record.stage, change)
         found = [*_rules(record, verdict), *_named(record, verdict), *self._people(record, verdict)]
-        return [*found, *self._stage_before(record, change), *_review_after(record, verdict)]
+        return [*found, *self._stage_before(record, change), *self._review_after(record, change)]
 
     def _verdict(self, stage: str, change: Change) -> Verdict:
         key = (stage, change.commit.sha)
@@ -110,6 +112,16 @@ class Judge:
         same = [r for r in self.records if r.number < record.number and r.stage == record.stage]
         same = [r for r in same if (r.version, r.digest) == (record.version, record.digest) and r.kind != ROLLBACK]
         return same[-1].approved_by if same else record.approved_by
+
+    def _review_after(self, record: DeploymentRecord, change: Change) -> Iterator[Finding]:
+        """An emergency did without approvals; afterwards it needs those that the policy asks for."""
+        found = review_afterwards(self.gatherer, record.stage, change) if record.kind != ROLLBACK else None
+        if found is None or change.pull is None:
+            return
+        if found.outcome is Outcome.PASS:
+            self.reviewed.append(change.pull.number)
+        else:
+            yield _fail(record, "emergency", found.message, _AGAIN.format(pull=change.pull.number))
 
     def _left(self, login: str) -> bool:
         return self.gatherer.hub.permission(login) not in WRITERS
@@ -161,12 +173,6 @@ def _named(record: DeploymentRecord, verdict: Verdict) -> Iterator[Finding]:
         is_of = f"is the merge of #{verdict.pull}" if verdict.pull else "came by none"
         what = f"the record names {said}, and {record.commit[:12]} {is_of}"
         yield _fail(record, "pull-request", what, "find out who wrote the record; see the findings on the chain")
-
-
-def _review_after(record: DeploymentRecord, verdict: Verdict) -> Iterator[Finding]:
-    if EMERGENCY in (record.kind, verdict.kind) and not verdict.approvers:
-        what = f"it went ahead in an emergency, and nobody has reviewed #{verdict.pull} since"
-        yield _fail(record, "emergency", what, _AGAIN.format(pull=verdict.pull))
 
 
 _AGAIN = "have somebody who did not write it approve #{pull}, which counts after the merge as well; or roll back"

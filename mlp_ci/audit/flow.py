@@ -59,6 +59,7 @@ class _Audit:
     repair: bool
     ledger: Ledger = chain.NONE
     findings: list[Finding] = field(default_factory=list)
+    reviewed: list[int] = field(default_factory=list)  # emergencies, by pull request, that were reviewed since
     unasked: bool = False  # an outside system could not be asked
 
     @cached_property
@@ -97,6 +98,7 @@ class _Audit:
             found = _judged(judge, record)
             wrong += any(f.outcome is Outcome.FAIL for f in found)
             yield from found
+        self.reviewed = judge.reviewed
         older = f"; {len(records) - len(asked)} older ones were not asked for" if len(asked) < len(records) else ""
         if not wrong:
             count = "1 deployment was" if len(asked) == 1 else f"{len(asked):,} deployments were"
@@ -124,6 +126,7 @@ class _Audit:
         if self.hub is None or not self.ctx.in_job:
             return ""
         try:
+            issue.thank(self.hub, self.reviewed)
             return issue.tell(self.hub, self.name, self.findings)
         except MlpError as error:
             message = f"the issue could not be brought up to date: {error.what}"

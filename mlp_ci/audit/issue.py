@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlp_ci.printable import markdown_text
+from mlp_ci.promote.emergencies import marker
 from mlp_ci.report import Outcome
 
 if TYPE_CHECKING:
@@ -24,6 +25,13 @@ def tell(hub: Hub, model: str, findings: list[Finding]) -> str:
     for number in hub.open_issues(MARKER):
         hub.close_issue(number, "Everything agrees again.")
     return ""
+
+
+def thank(hub: Hub, pulls: list[int]) -> None:
+    """Close the issues that ask for the review of these emergency promotions: they have got it."""
+    for pull in dict.fromkeys(pulls):
+        for number in hub.open_issues(marker(pull)):
+            hub.close_issue(number, f"#{pull} was approved as the policy asks.")
 
 
 def _title(model: str, wrong: list[Finding]) -> str:

@@ -171,7 +171,11 @@ def _keep(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Done:
         job.target.tidy(place)
         return Done([*findings, _last_word(place)])
     if job.target.announced(place) != entry.version:
-        announce(job, place, entry, judged(job, place.stage))
+        verdict = judged(job, place.stage)
+        # It serves already; a freeze that began since does not keep its record from being finished.
+        if any(r.outcome is Outcome.FAIL and r.check != "freeze" for r in verdict.reasons):
+            raise Refused(place.stage, [*findings, *verdict.reasons])
+        announce(job, place, entry, verdict)
         findings.append(_pass("announced", place.stage, "its alias and deployment record were still missing"))
     else:
         moved = alias_finding(job.tracking, place, entry.version)

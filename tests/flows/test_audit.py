@@ -17,6 +17,7 @@ from mlp_ci.audit import issue
 from mlp_ci.audit.flow import audit
 from mlp_ci.context import Context
 from mlp_ci.errors import InputError
+from mlp_ci.promote.emergencies import marker
 from mlp_ci.promote.records import BRANCH, DeploymentRecord, Draft, append, canonical, path_of, read
 from mlp_ci.report import Outcome, Report
 from mlp_ci.sandbox.forge import reviews
@@ -28,7 +29,7 @@ from mlp_ci.serve.asked import Job, open_job
 from mlp_ci.serve.flow_rollback import roll_back
 from tests.flows.paper import Paper
 from tests.flows.served import BETTER, BROKEN, GOOD, Scene, scene, written
-from tests.promotion import PLATFORM_YAML, World
+from tests.promotion import MODEL, PLATFORM_YAML, World
 
 POLICY = PLATFORM_YAML + "platform_team: platform\nemergency: {team: growth-ml}\n"
 
@@ -212,9 +213,12 @@ def test_an_emergency_asks_for_a_review_until_somebody_gave_one(audited: Audited
     assert audited.flights.records()[-1] == ("production", BETTER, "emergency")
     found = audited.wrong()
     assert set(found) == {"emergency"}
-    assert f"nobody has reviewed #{number} since" in found["emergency"]
+    assert f"in #{number} still waits for its review: 1 of 1 approval missing" in found["emergency"]
+    hub = audited.world.hub()
+    [issue_number] = hub.open_issues(marker(number))
     audited.world.review("bob", number)
-    assert audited.wrong() == {}
+    assert bad(audited.look(in_job=True)) == {}
+    assert hub.wire.get(f"/repos/acme/{MODEL}/issues/{issue_number}", "read")["state"] == "closed"
 
 
 def test_older_approvals_are_left_out_when_only_newer_are_asked_for(audited: Audited) -> None:
