@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,3 +129,19 @@ def stories(*, promotes: bool = True, driver: str = "") -> list[Story]:
     found = [story for file in files() for story in load(file)]
     names = {s.name for s in found if not s.allowed and s.promotes}
     return [s for s in found if (s.name in names) == promotes and (not s.only or not driver or s.only == driver)]
+
+
+def played_once(driver: str) -> list[Story]:
+    """What a driver plays: all attacks, and of twins with the same history the first."""
+    known = set()
+    kept = []
+    for story in stories(driver=driver):
+        same = json.dumps([story.setup, _plain(story.history), story.version, story.stage], sort_keys=True, default=str)
+        if not story.allowed or same not in known:
+            kept.append(story)
+            known.add(same)
+    return kept
+
+
+def _plain(history: tuple[dict[str, object], ...]) -> list[dict[str, object]]:
+    return [{key: value for key, value in step.items() if key not in ("id", "says")} for step in history]

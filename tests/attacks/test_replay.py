@@ -24,7 +24,7 @@ from mlp_ci.sandbox.forge.server import ForgeServer
 from tests.attacks import town as towns
 from tests.attacks.registry import Registry, open_registry
 from tests.attacks.replay import STATUS, Pull, Replay
-from tests.attacks.story import Story, stories
+from tests.attacks.story import Story, played_once, stories
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,7 +106,7 @@ def deploys(town: Town, story: Story) -> tuple[bool, int | None, set[str], list[
     return verdict.allowed, version, failing(verdict.reasons), sentences(verdict.reasons)
 
 
-@pytest.mark.parametrize("story", stories(driver="replay"), ids=str)
+@pytest.mark.parametrize("story", played_once("replay"), ids=str)
 def test_the_attack_is_refused_and_its_honest_twin_allowed(story: Story, town: Town) -> None:
     judged = Judged(town)
     replay = Replay(town, judged)

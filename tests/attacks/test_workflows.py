@@ -7,7 +7,6 @@ once.
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from tests.attacks import machine
 from tests.attacks import town as towns
 from tests.attacks.registry import Registry, open_registry, real_models
 from tests.attacks.replay import STATUS, Pull, Replay
-from tests.attacks.story import Story, stories
+from tests.attacks.story import Story, played_once, stories
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,22 +31,6 @@ if TYPE_CHECKING:
     from tests.attacks.town import Town
 
 pytestmark = [pytest.mark.slow]
-
-
-def played_once() -> list[Story]:
-    """Attacks, and of twins with the same history the first."""
-    known = set()
-    kept = []
-    for story in stories(driver="workflows"):
-        same = json.dumps([story.setup, _plain(story.history), story.version, story.stage], sort_keys=True, default=str)
-        if not story.allowed or same not in known:
-            kept.append(story)
-            known.add(same)
-    return kept
-
-
-def _plain(history: tuple[dict[str, object], ...]) -> list[dict[str, object]]:
-    return [{key: value for key, value in step.items() if key not in ("id", "says")} for step in history]
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +60,7 @@ def rules_of(comment: str) -> set[str]:
     return set(re.findall(r"^\| ([\w:-]+) \| ✗", comment, re.MULTILINE))
 
 
-@pytest.mark.parametrize("story", played_once(), ids=str)
+@pytest.mark.parametrize("story", played_once("workflows"), ids=str)
 def test_the_workflows_refuse_the_attack_and_let_its_honest_twin_through(
     story: Story, town: Town, acme: Machine
 ) -> None:
