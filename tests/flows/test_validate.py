@@ -94,7 +94,7 @@ def test_a_fresh_checkout_is_fetched_and_passes(repo: Path, cli: Cli, at: dict[s
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the data is as model.yaml says" in done.stdout
     assert "data-digest<<" in output.read_text()
-    assert "| distance | float | 0 | 0 | 99 |" in summary.read_text()
+    assert "| distance | float | 0 % | 0 | 99 |" in summary.read_text()
     assert (job / "data" / "train.parquet").is_file()
     again = cli("validate", "-C", job, "--format", "json", **at)
     report = json.loads(again.stdout)

@@ -121,7 +121,7 @@ NEEDED = {
     "audit": {"contents": "write", "deployments": "write", "issues": "write", "pull-requests": "read"},
     "model-ci": {"contents": "write", "pull-requests": "write"},
     "promotion": {"contents": "read", "pull-requests": "write", "statuses": "write"},
-    "deploy": {"contents": "write", "deployments": "write", "pull-requests": "read"},
+    "deploy": {"contents": "write", "deployments": "write", "issues": "write", "pull-requests": "write"},
     "monitor": {"contents": "write", "pull-requests": "write"},
     "rollback": {"contents": "write", "deployments": "write", "pull-requests": "write"},
 }
