@@ -21,7 +21,6 @@ from mlp_ci.spec import MODEL_FILE, PROMOTION_FILE
 if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.github import Hub, PullDetail
-    from mlp_ci.spec import PlatformSpec
     from mlp_ci.tracking import Tracking
 
 DEPLOY_WORKFLOW = "deploy.yml"
@@ -52,7 +51,7 @@ def _judge_all(ctx: Context, hub: Hub) -> Report:
         try:
             reports.append(_judge_one(ctx, hub, number))
         except MlpError as error:
-            failures.append(replace_subject(error, number))
+            failures.append(_not_judged(error, number))
     judged = [r for r in reports if r.outcome is not Outcome.SKIP]
     approved = [r for r in judged if r.outputs["approved"] == "true"]
     headline = f"{len(judged)} open promotions judged, {len(approved)} approved"
@@ -70,7 +69,7 @@ def _judge_all(ctx: Context, hub: Hub) -> Report:
     )
 
 
-def replace_subject(error: MlpError, number: int) -> Finding:
+def _not_judged(error: MlpError, number: int) -> Finding:
     """An error about one pull request, as a finding among the others."""
     what = f"#{number} could not be judged: {error.what}"
     return Finding(check="judged", outcome=Outcome.FAIL, message=what, fix=error.fix, subject=f"#{number}")
@@ -102,24 +101,23 @@ def judge(ctx: Context, hub: Hub, pull: PullDetail) -> list[Verdict]:
     if pull.state == "merged" and pull.merge_commit_sha:
         base = hub.commit(pull.merge_commit_sha).parents[0]
     name = model_at(hub, base).name if hub.read_file(MODEL_FILE, base) is not None else ""
-    platform = policy_of(ctx).spec
-    gatherer = Gatherer(ctx, hub, name or "new", lambda: _registry(ctx, platform))
+    gatherer = Gatherer(ctx, hub, name or "new", lambda: _registry(ctx))
     verdicts: list[Verdict] = []
     if PROMOTION_FILE in pull.files:
-        verdicts += _judge_promotion(gatherer, platform, pull, base) if name else _founding(hub, pull)
+        verdicts += _judge_promotion(gatherer, pull, base) if name else _founding(hub, pull)
     guarded = guarded_changes(hub, pull.files, base, pull.head_sha)
     if guarded and (name or PROMOTION_FILE not in pull.files):
         verdicts.append(gatherer.guarded_verdict(pull, guarded, base))
     return verdicts
 
 
-def _registry(ctx: Context, platform: PlatformSpec) -> Tracking:
+def _registry(ctx: Context) -> Tracking:
     from mlp_ci.tracking import connect as connect_tracking
 
-    return connect_tracking(ctx, platform)
+    return connect_tracking(ctx, policy_of(ctx).spec)
 
 
-def _judge_promotion(gatherer: Gatherer, platform: PlatformSpec, pull: PullDetail, base: str) -> list[Verdict]:
+def _judge_promotion(gatherer: Gatherer, pull: PullDetail, base: str) -> list[Verdict]:
     hub, name = gatherer.hub, gatherer.model
     try:
         now = promotion_at(hub, base, name)
@@ -128,7 +126,7 @@ def _judge_promotion(gatherer: Gatherer, platform: PlatformSpec, pull: PullDetai
     except (SpecError, InputError) as error:
         return [_unreadable(pull, error)]
     after = merged_result(now, parted, head)
-    rollback = rollback_verdict(gatherer, platform, pull, (now, after), base)
+    rollback = rollback_verdict(gatherer, policy_of(gatherer.ctx).spec, pull, (now, after), base)
     if rollback:
         return [rollback]
     return [gatherer.verdict(pull, stage, (now, after), base) for stage in changed_stages(parted, head)]
@@ -138,7 +136,7 @@ def _founding(hub: Hub, pull: PullDetail) -> list[Verdict]:
     """The pull request that brings a repository its model: nothing is registered yet, so it may promote nothing."""
     try:
         promotion = promotion_at(hub, pull.head_sha, "new")
-    except SpecError as error:
+    except (SpecError, InputError) as error:
         return [_unreadable(pull, error)]
     if not promotion.stages:
         return []

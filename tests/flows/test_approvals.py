@@ -138,6 +138,13 @@ def test_a_pull_request_that_promotes_nothing_gets_a_success_and_no_comment(worl
         assert comments(world, number) == []
 
 
+def test_what_promotes_nothing_passes_also_where_no_policy_can_be_read(world: World) -> None:
+    number = world.open("alice", {"train.py": b"print(3)\n"}, "code")
+    world.faults.fail("GET /api/v3/repos/acme/.github", 404, times=50)
+    assert judge(world, number).outcome is Outcome.SKIP
+    assert statuses(world, number) == [("success", "changes no promotion")]
+
+
 def test_the_policy_and_tier_of_the_default_branch_count_not_those_of_the_pull_request(world: World) -> None:
     model = (world.hub().read_file("model.yaml", "main") or b"").replace(b"tier: standard", b"tier: low")
     files = {"promotion.yaml": promotion(staging=1, production=1), "model.yaml": model}
