@@ -237,6 +237,7 @@ def test_a_machine_that_was_rebooted_is_brought_back(flights: Scene) -> None:
     assert ask(port, body())[0] == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["start", "step", "settled"])
 def test_killed_at_any_moment_the_same_command_finishes(flights: Scene, moment: str) -> None:
     flights.promote(staging=GOOD)

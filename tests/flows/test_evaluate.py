@@ -179,6 +179,7 @@ def test_nothing_trained_and_something_else_trained(repo: ModelRepo, run: Run) -
     assert "these changed: params" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("gate", "said"),
     [

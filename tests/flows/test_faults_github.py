@@ -226,6 +226,7 @@ def test_each_request_meets_each_fault(
     assert not [w for w in wrong if w]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FLOWS)
 def test_the_writes_of_a_flow_survive_the_worst(prepare: Callable[[str], Prepared], tmp_path: Path, name: str) -> None:
     """A few of the cases, for every run of the tests: the last write lost, and the command killed at the first."""

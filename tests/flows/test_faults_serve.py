@@ -306,6 +306,7 @@ def writes_of(prepared: Prepared) -> list[int]:
     return [i for i, r in enumerate(prepared.github) if not r.startswith("GET ") and not r.endswith("/graphql")]
 
 
+@pytest.mark.slow
 def test_the_undisturbed_runs_leave_what_they_should(prepare: Callable[[str], Prepared]) -> None:
     deployed, back = prepare("deploy").left, prepare("rollback").left
     assert deployed["chain"] == [True] * 4
@@ -354,6 +355,7 @@ def test_each_request_to_mlflow_meets_each_fault(
     assert not [w for w in wrong if w]
 
 
+@pytest.mark.slow
 def test_the_writes_of_deploy_and_rollback_survive_the_worst(
     prepare: Callable[[str], Prepared], registry: tuple[str, Injector], tmp_path: Path
 ) -> None:
@@ -368,6 +370,7 @@ def test_the_writes_of_deploy_and_rollback_survive_the_worst(
     assert not [w for i, (prepared, spoil) in enumerate(cases) if (w := check(prepared, tmp_path / str(i), spoil))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("asked", ["model-versions/get", "evidence.json"])
 def test_a_registry_whose_answer_breaks_off_is_asked_again(
     prepare: Callable[[str], Prepared], registry: tuple[str, Injector], tmp_path: Path, asked: str

@@ -110,6 +110,7 @@ def test_without_evidence(repo: ModelRepo, run: Run) -> None:
     assert "run `mlp-ci evaluate` first" in done.stderr
 
 
+@pytest.mark.slow
 def test_evidence_for_other_gates(repo: ModelRepo, run: Run) -> None:
     evaluated(run, repo)
     repo.spec(evaluate={"gates": [{"metric": "accuracy", "min": 0.61}]})
@@ -153,6 +154,7 @@ def test_a_dirty_tree_is_refused(repo: ModelRepo, run: Run) -> None:
     assert outputs(run("register", repo, "--format", "json"))["version"] == "1"
 
 
+@pytest.mark.slow
 def test_two_jobs_at_once_make_one_version(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -163,6 +165,7 @@ def test_two_jobs_at_once_make_one_version(repo: ModelRepo, run: Run, tracking: 
     assert len(tracking.versions(repo.name)) == 1
 
 
+@pytest.mark.slow
 def test_a_run_deleted_between_the_steps(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
     tracking.delete_run(evaluated(run, repo))
     done = run("register", repo)
