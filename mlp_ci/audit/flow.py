@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -170,11 +171,9 @@ def _instant(since: str | None) -> datetime | None:
     """``30d`` or an ISO instant."""
     if not since:
         return None
-    try:
+    with suppress(ValueError):  # then it is an instant, or a mistake
         ago: timedelta = parse_duration(since)
         return clock.now() - ago
-    except ValueError:
-        pass
     try:
         return clock.parse_instant(since)
     except InputError as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.github.exchange import Transient
-from mlp_ci.github.facts import DeploymentFact, PullFact, PullRequest, deployment_fact, is_bot, login_of
+from mlp_ci.github.facts import DeploymentFact, PullFact, PullRequest, is_bot, login_of
 from mlp_ci.github.reader import Reader
 from mlp_ci.github.wire import PATIENCE_SECONDS, GitHubError, Wire
 
@@ -253,12 +254,8 @@ class Hub(Reader):
 
     def deployments(self, stage: str, *, limit: int = 100) -> list[DeploymentFact]:
         """Deployments of a stage, newest first, each with its newest state."""
-        raw = self.wire.pages(self._path("deployments"), "read the deployments", limit=limit, environment=stage)
-        return [self._deployment(d) for d in raw[:limit]]
-
-    def _deployment(self, raw: Mapping[str, Any]) -> DeploymentFact:
-        states = self.wire.get(self._path("deployments", raw["id"], "statuses"), "read the state of a deployment")
-        return deployment_fact(raw, states[0]["state"] if states else "")
+        found = self.all_deployments(limit=limit, stage=stage)
+        return [replace(d, state=self.deployment_state(d.id)) for d in found]
 
     def record_deployment(self, sha: str, stage: str, address: str, payload: Mapping[str, Any]) -> int:
         """Record that ``stage`` now runs what ``payload`` says; the same record twice is one. Returns its id."""

@@ -212,10 +212,16 @@ class Reader:
             raise
         return found.get("status") in ("behind", "identical")
 
-    def all_deployments(self, *, limit: int) -> list[DeploymentFact]:
-        """The newest deployments of every stage, without their states: a hundred in one request."""
-        raw = self.wire.pages(self._path("deployments"), "read the deployments", limit=limit)
+    def all_deployments(self, *, limit: int, stage: str = "") -> list[DeploymentFact]:
+        """The newest deployments of every stage (or one), without their states: a hundred in one request."""
+        only = {"environment": stage} if stage else {}
+        raw = self.wire.pages(self._path("deployments"), "read the deployments", limit=limit, **only)
         return [deployment_fact(d) for d in raw[:limit]]
+
+    def deployment_state(self, number: int) -> str:
+        """The newest state of a deployment; empty where it has none."""
+        states = self.wire.get(self._path("deployments", number, "statuses"), "read the state of a deployment")
+        return str(states[0]["state"]) if states else ""
 
     def reviews(self, number: int) -> list[ReviewFact]:
         """All reviews of a pull request, oldest first."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlp_ci.tracking import Tracking
 
 ASKED_LIMIT = 50  # how many promotions back a version is looked for in the stage before
+DEPLOYMENTS_READ = 1_000
 PUSHES_LIMIT = 1_000  # how many pushes back a rollback is looked for
 MERGE_PATIENCE = 6.0  # seconds that a job waits for GitHub to show a merge that it has just made
 
@@ -214,12 +215,15 @@ class Gatherer:
         asked = self._asked_since(earlier.name, entry, base)
         longest, since = Stay().longest, None
         until = self.at
-        for deployment in self.hub.deployments(earlier.name):  # newest first; only times that GitHub itself wrote
-            began = max(asked, datetime.fromisoformat(deployment.created))
-            if deployment.payload.get("digest") == entry.digest and deployment.state in ("success", "inactive"):
+        for deployment in self.hub.all_deployments(limit=DEPLOYMENTS_READ, stage=earlier.name):  # newest first
+            began = max(asked, datetime.fromisoformat(deployment.created))  # by GitHub's own clock
+            ours = deployment.payload.get("digest") == entry.digest and until > began
+            if ours and self.hub.deployment_state(deployment.id) in ("success", "inactive"):
                 longest = max(longest, until - began)
                 since = began if until == self.at else since
             until = began
+            if began == asked:
+                break
         return Stay(longest=longest, since=since)
 
     def _asked_since(self, stage: str, entry: StageEntry, base: str) -> datetime:

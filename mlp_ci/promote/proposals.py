@@ -82,7 +82,7 @@ def propose(ctx: Context, hub: Hub, tracking: Tracking, platform: PlatformSpec, 
         raise NothingToDo(msg)
     _refuse_hopeless(platform, now, stage, entry)
     text = (hub.read_file(PROMOTION_FILE, branch) or b"").decode()
-    wanted = edited_promotion(text, with_entry(now, platform, stage, entry))
+    wanted = edited_promotion(text, now.model_copy(update={"stages": {**now.stages, stage: entry}}))
     place = hub.place
     asked = Asked(
         model=model,
@@ -104,15 +104,6 @@ def propose(ctx: Context, hub: Hub, tracking: Tracking, platform: PlatformSpec, 
             labels=(LABEL,),
         )
     )
-
-
-def with_entry(now: PromotionSpec, platform: PlatformSpec, stage: str, entry: StageEntry) -> PromotionSpec:
-    """``now`` with the stage's entry, the stages in the platform's order so that the diff is the promotion alone."""
-    stages = {**now.stages, stage: entry}
-    order = [s for s in platform.stage_names() if s in stages] + [s for s in stages if s not in platform.stage_names()]
-    if [s for s in order if s in now.stages] != list(now.stages):
-        order = [*now.stages, *(s for s in order if s not in now.stages)]
-    return now.model_copy(update={"stages": {s: stages[s] for s in order}})
 
 
 def _require_stage(platform: PlatformSpec, stage: str) -> None:

@@ -32,7 +32,12 @@ class Need(Strict):
 
 
 def _plain_number(value: Any) -> Any:
-    return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return {"count": value}
+    if isinstance(value, dict | Need):
+        return value
+    msg = "approvals are a number of people, or {count: 2, teams: [risk]}"
+    raise ValueError(msg)
 
 
 Approvals = Annotated[

@@ -198,6 +198,10 @@ def _type_hint(item: dict[str, Any], path: Path_) -> str:
         return "write `apiVersion: mlp-ci/v1`"
     if item["type"] == "string_pattern_mismatch" and key == "digest":
         return "a digest is sha256: and 64 hexadecimal digits; `mlp-ci promote` writes it"
+    if item["type"] == "string_pattern_mismatch" and "cannot_approve" in path:
+        return "a login as GitHub shows it: letters, digits and hyphens, without @"
+    if item["type"] == "string_pattern_mismatch" and {"teams", "team", "platform_team"} & set(path):
+        return "the team's slug as in its address: `risk`, without @ and the organisation"
     if item["type"] == "string_pattern_mismatch":
         return "lower-case letters, digits and hyphens, at most 63"
     return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import Any
@@ -29,24 +30,34 @@ def test_a_number_of_approvals_is_short_for_people_of_any_team() -> None:
     assert TypeAdapter(Approvals).validate_python({"count": 1, "teams": ["risk"]}) == Need(count=1, teams=("risk",))
 
 
+NUMBER = "Value error, approvals are a number of people, or {count: 2, teams: [risk]}"
+
+
 @pytest.mark.parametrize(
-    "value",
+    ("value", "said"),
     [
-        -1,
-        11,
-        True,
-        "2",
-        1.5,
-        None,
-        {},
-        {"teams": ["risk"]},
-        {"count": 1, "team": "risk"},
-        {"count": True},
-        {"count": "2"},
+        (-1, "Input should be greater than or equal to 0"),
+        (11, "Input should be less than or equal to 10"),
+        (True, NUMBER),
+        ("2", NUMBER),
+        (1.5, NUMBER),
+        (None, NUMBER),
+        ({}, "Field required"),
+        ({"teams": ["risk"]}, "Field required"),
+        ({"count": 1, "team": "risk"}, "Extra inputs are not permitted"),
+        ({"count": True}, "Input should be a valid integer"),
+        ({"count": "2"}, "Input should be a valid integer"),
     ],
 )
-def test_what_is_no_number_of_approvals(value: Any) -> None:
-    problem(Approvals, value)
+def test_what_is_no_number_of_approvals(value: Any, said: str) -> None:
+    assert problem(Approvals, value) == said
+
+
+def cure(line: str) -> str:
+    """What a person is told to do about a line of platform.yaml."""
+    with pytest.raises(SpecError) as refused:
+        parse_platform(f"apiVersion: mlp-ci/v1\n{line}\n".encode())
+    return refused.value.problems[0].fix
 
 
 def test_a_team_without_people_is_a_contradiction() -> None:
@@ -61,12 +72,16 @@ def test_logins(login: str) -> None:
 
 @pytest.mark.parametrize("login", ["", "@alice", "аlice", "al ice", "alice\n", "-alice", "alice[Bot]", "ſam", "a/b"])
 def test_a_login_is_ascii_and_looks_like_nobody_else(login: str) -> None:
-    problem(Login, login)
+    assert problem(Login, login).startswith("String should match pattern")
+    fix = "a login as GitHub shows it: letters, digits and hyphens, without @"
+    assert cure(f"cannot_approve: [{json.dumps(login)}]") == fix
 
 
 @pytest.mark.parametrize("team", ["Risk", "@acme/risk", "acme/risk", "", "рisk", "risk team"])
 def test_a_team_is_named_by_its_slug(team: str) -> None:
-    problem(Team, team)
+    assert problem(Team, team).startswith("String should match pattern")
+    fix = "the team's slug as in its address: `risk`, without @ and the organisation"
+    assert cure(f"platform_team: {json.dumps(team)}") == fix
 
 
 # ---------------------------------------------------------------- freezes
@@ -107,11 +122,13 @@ def test_a_cron_expression_has_five_fields_that_exist(cron: str) -> None:
 
 
 def test_a_time_without_its_offset_is_refused() -> None:
-    problem(Freeze, freeze(**{"from": "2026-12-20T00:00:00", "until": "2026-12-21T00:00:00"}))
+    naive = freeze(**{"from": "2026-12-20T00:00:00", "until": "2026-12-21T00:00:00"})
+    assert problem(Freeze, naive) == "Input should have timezone info"
 
 
 def test_a_freeze_needs_a_reason() -> None:
-    problem(Freeze, {"reason": "", "cron": "0 16 * * 5", "for": "1h"})
+    said = problem(Freeze, {"reason": "", "cron": "0 16 * * 5", "for": "1h"})
+    assert said == "String should have at least 1 character"
 
 
 def weekly(cron: str, lasts: str, zone: str = "Europe/Berlin") -> Freeze:
