@@ -7,7 +7,7 @@ a review back and when, that only GitHub knows.
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +77,12 @@ def _pushers(wire: Wire, pull: PullDetail) -> tuple[tuple[str, ...], bool]:
     stranger): then nothing is known, which the policy refuses. A branch that is gone may be in the whole record only.
     """
     ours = {c.sha for c in pull.commits} | {pull.head_sha}
-    whole = _listed(_recent(wire, pull)) if pull.head_repo else None
+    whole = _recent(wire, pull) if pull.head_repo else None
     if whole is None:
         return (), False
-    found = [a for a in (*whole, *(_listed(pushes(wire, pull.head_repo, pull.head_ref)) or ())) if a["after"] in ours]
+    record, to_the_end = whole
+    older = [] if to_the_end else _listed(pushes(wire, pull.head_repo, pull.head_ref)) or []
+    found = [a for a in (*record, *older) if a["after"] in ours]
     who = dict.fromkeys(login_of(a.get("actor")) for a in found)
     brought = [a for a in found if a["after"] == pull.head_sha and a.get("ref") == f"refs/heads/{pull.head_ref}"]
     return tuple(login for login in who if login), any(login_of(a.get("actor")) for a in brought)
@@ -96,13 +98,20 @@ def _listed(record: Iterator[Mapping[str, Any]]) -> list[Mapping[str, Any]] | No
         raise
 
 
-def _recent(wire: Wire, pull: PullDetail) -> Iterator[Mapping[str, Any]]:
-    """The pushes to all branches, back to some time before the pull request was opened."""
-    opened = datetime.fromisoformat(pull.created_at) if pull.created_at else None
-    for push in islice(pushes(wire, pull.head_repo), PUSHES_READ):
-        if opened and datetime.fromisoformat(push["timestamp"]) < opened - BEFORE:
-            return
-        yield push
+def _recent(wire: Wire, pull: PullDetail) -> tuple[list[Mapping[str, Any]], bool] | None:
+    """The pushes to all branches, back to some time before the pull request was opened; and whether these are all."""
+    since = datetime.fromisoformat(pull.created_at) - BEFORE if pull.created_at else datetime.min.replace(tzinfo=UTC)
+    cut = False
+
+    def recent() -> Iterator[Mapping[str, Any]]:
+        nonlocal cut
+        for push in pushes(wire, pull.head_repo):
+            if cut := datetime.fromisoformat(push["timestamp"]) < since:
+                return
+            yield push
+
+    found = _listed(islice(recent(), PUSHES_READ))
+    return None if found is None else (found, not cut and len(found) < PUSHES_READ)
 
 
 def pushes(wire: Wire, repo: str, branch: str = "") -> Iterator[Mapping[str, Any]]:
