@@ -5,6 +5,7 @@ Owns their formats and nothing else: reading a file never looks at MLflow, GitHu
 
 from mlp_ci.spec.approval import Freeze, Need, Promote
 from mlp_ci.spec.data import Column, Data
+from mlp_ci.spec.evaluate import Evaluate, Gate
 from mlp_ci.spec.load import (
     MODEL_FILE,
     PLATFORM_FILE,
@@ -17,10 +18,12 @@ from mlp_ci.spec.load import (
     parse_platform,
     parse_promotion,
 )
-from mlp_ci.spec.model import Gate, ModelSpec
+from mlp_ci.spec.model import ModelSpec
 from mlp_ci.spec.platform import PlatformSpec, RunnerClass, Stage, TierPolicy
 from mlp_ci.spec.promotion import PromotionSpec, Quarantined, StageEntry, edited_promotion, render_promotion
 from mlp_ci.spec.quantities import TIERS, show_duration
+from mlp_ci.spec.sweep import Folds, Sweep
+from mlp_ci.spec.train import Environment, Train
 
 __all__ = [
     "MODEL_FILE",
@@ -29,6 +32,9 @@ __all__ = [
     "TIERS",
     "Column",
     "Data",
+    "Environment",
+    "Evaluate",
+    "Folds",
     "Freeze",
     "Gate",
     "ModelSpec",
@@ -40,7 +46,9 @@ __all__ = [
     "RunnerClass",
     "Stage",
     "StageEntry",
+    "Sweep",
     "TierPolicy",
+    "Train",
     "default_platform",
     "edited_promotion",
     "load_model",

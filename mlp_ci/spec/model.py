@@ -9,84 +9,11 @@ from pydantic import Field, model_validator
 
 from mlp_ci.spec.approval import Promote
 from mlp_ci.spec.data import Data
+from mlp_ci.spec.evaluate import Evaluate
 from mlp_ci.spec.quantities import ApiVersion, Duration, Name, Rate, RepoPath, Strict, Tier
+from mlp_ci.spec.train import Train
 
 Number = int | float
-
-
-class Environment(Strict):
-    """What the training command runs in; exactly one of these."""
-
-    uv: RepoPath | None = Field(None, description="A pyproject.toml (with uv.lock beside it, if there is one).")
-    pip: RepoPath | None = Field(None, description="A requirements file.")
-    conda: RepoPath | None = Field(None, description="An environment.yml.")
-    image: str | None = Field(None, description="A container image, by digest.")
-    inherit: bool | None = Field(None, description="The environment that mlp-ci itself runs in.")
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
-        if len(self.model_fields_set) != 1 or self.inherit is False:
-            msg = "give exactly one of uv, pip, conda, image or inherit: true"
-            raise ValueError(msg)
-        return self
-
-    @property
-    def kind(self) -> str:
-        return next(iter(self.model_fields_set))
-
-    @property
-    def file(self) -> str | None:
-        """The file that pins the environment, inside the repository."""
-        return self.uv or self.pip or self.conda
-
-
-class Train(Strict):
-    """How the model is trained."""
-
-    command: str = Field(min_length=1, description="Any command; DESIGN: see the training contract.")
-    params: RepoPath | None = Field(None, description="A YAML or JSON file of parameters, given as MLP_PARAMS.")
-    runner: Name | tuple[str, ...] = Field(
-        "default", description="A runner class of platform.yaml, or a list of runner labels."
-    )
-    environment: Environment = Field(Environment(inherit=True), description="What the command runs in.")  # type: ignore[call-arg]
-    seed: int = Field(0, ge=0, le=2**32 - 1, description="Given as MLP_SEED.")
-    timeout: Duration = Field(timedelta(hours=6), description="The command is stopped after this long.")
-
-
-class Gate(Strict):
-    """One condition that a version must meet."""
-
-    metric: str = Field(min_length=1, description="A metric of the evaluation, such as roc_auc.")
-    slice: str | None = Field(None, description="A column; the gate must hold for each of its values.")
-    min: Number | None = Field(None, description="The metric is at least this.")
-    max: Number | None = Field(None, description="The metric is at most this.")
-    versus: Name | None = Field(None, description="Compare with the version of this stage on the same rows.")
-    max_drop: Annotated[Number, Field(ge=0)] | None = Field(
-        None, description="With versus: the metric may be worse by at most this."
-    )
-
-    @model_validator(mode="after")
-    def _asks_for_something(self) -> Self:
-        if self.min is None and self.max is None and self.versus is None:
-            msg = "a gate needs min, max or versus"
-            raise ValueError(msg)
-        if (self.versus is None) != (self.max_drop is None):
-            msg = "versus and max_drop go together"
-            raise ValueError(msg)
-        if self.min is not None and self.max is not None and self.min > self.max:
-            msg = f"min {self.min} is larger than max {self.max}: nothing can pass"
-            raise ValueError(msg)
-        return self
-
-
-class Evaluate(Strict):
-    """What a version must show on held-out data before it may be registered."""
-
-    task: Literal["auto", "binary", "multiclass", "regression"] = Field(
-        "auto", description="What is predicted; auto looks at the target."
-    )
-    gates: tuple[Gate, ...] = Field(min_length=1, description="All must pass.")
-    min_slice_rows: int = Field(50, ge=1, description="Smaller slices are inconclusive, not judged.")
 
 
 class Rollout(Strict):

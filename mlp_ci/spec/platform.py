@@ -35,6 +35,34 @@ class RunnerClass(Strict):
 
     labels: tuple[str, ...] = Field(min_length=1, description="Labels for runs-on.")
     usd_per_hour: USD = Field(0.0, description="Price of an hour.")
+    timeout: Duration | None = Field(None, description="No job on it may take longer.")
+    gpus: int = Field(0, ge=0, le=1024, description="GPUs of such a machine.")
+    cpus: Annotated[float, Field(gt=0)] | None = Field(None, description="Processors of such a machine.")
+    memory_gb: Annotated[float, Field(gt=0)] | None = Field(None, description="Memory of such a machine, in GB.")
+    spot: bool = Field(False, description="Whether such a machine may be taken away at any time.")
+
+
+class Kubernetes(Strict):
+    """The cluster of `train.backend: kubernetes`."""
+
+    namespace: Name = Field("mlp-ci", description="Where its jobs run.")
+    service_account: Name | None = Field(None, description="Of the pods.")
+    context: str | None = Field(None, description="Of the kubeconfig; the current one, if not given.")
+    node_selector: dict[str, str] = Field({}, description="Which machines may train.")
+    secret: Name | None = Field(None, description="A Secret; its keys become variables of the pod.")
+
+
+class Ray(Strict):
+    """The cluster of `train.backend: ray`."""
+
+    address: str = Field(min_length=1, description="Of the job API; RAY_API_SERVER_ADDRESS wins over it.")
+
+
+class Backends(Strict):
+    """Where models train that do not train on the job's own machine."""
+
+    kubernetes: Kubernetes | None = Field(None, description="A Kubernetes cluster.")
+    ray: Ray | None = Field(None, description="A Ray cluster.")
 
 
 class Floor(Strict):
@@ -85,6 +113,7 @@ class PlatformSpec(Strict):
     freezes: tuple[Freeze, ...] = Field((), description="Times in which nothing is promoted.")
     emergency: Emergency | None = Field(None, description="Who may roll forward in an emergency; nobody, if not given.")
     runners: dict[Name, RunnerClass] = Field({}, description="Runner classes, by name.")
+    backends: Backends = Field(Backends(), description="Clusters that train.")  # type: ignore[call-arg]
     serving: Serving = Field(Serving(), description="What serving costs.")  # type: ignore[call-arg]
 
     @model_validator(mode="after")

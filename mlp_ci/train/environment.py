@@ -19,7 +19,7 @@ from mlp_ci.train.relay import secrets_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from mlp_ci.spec.model import Environment
+    from mlp_ci.spec.train import Environment
 
 COMPLETE = ".mlp-ci-complete"
 # A training command is the team's code plus everything it installs. Of what a job knows it may see these; never its
