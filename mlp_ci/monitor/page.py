@@ -16,9 +16,9 @@ from mlp_ci.data.drift.decision import Decision
 from mlp_ci.data.profiles.profile import PREDICTION
 from mlp_ci.data.profiles.statistics import show_p
 from mlp_ci.data.words import round_share
+from mlp_ci.drawing.template import fill
 from mlp_ci.monitor import charts, plots
 from mlp_ci.monitor.words import show_number, show_psi
-from mlp_ci.printable import in_one_line
 from mlp_ci.spec.quantities import show_duration
 
 if TYPE_CHECKING:
@@ -70,40 +70,30 @@ class Interval:
 
 def render(verdict: Verdict) -> str:
     """The whole page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, finalize=_visible, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(share=round_share, number=show_number, p=show_p, psi=show_psi)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     everywhere = [d for d in verdict.drifts if not d.segment]
     drawn = _worth_drawing(verdict.drifts)[:MOST_PLOTS]
     longest = _longest(verdict.drifts)
-    return template.render(
-        v=verdict,
-        everywhere=everywhere,
-        plots=[(plots.plot(verdict, d), bullet(d, longest)) for d in drawn],
-        hidden=max(0, len(everywhere) - sum(not d.segment for d in drawn)),
-        rows=_table_rows(verdict.drifts),
-        segments=segment_map(verdict),
-        chart=charts.drift_chart(verdict),
-        performance=charts.performance_chart(verdict.performance) if verdict.performance else None,
-        interval=interval_of(verdict.estimate) if verdict.estimate else None,
-        floor=verdict.spec.monitor.drift.psi,
-        settings=verdict.spec.monitor.drift,
-        decided=len(verdict.decided),
-        window=show_duration(verdict.span.until - verdict.span.since),
-        windows=_reference_windows(verdict),
-        prediction=PREDICTION,
-        sizes={"plot": (plots.WIDTH, plots.HEIGHT), "chart": (charts.WIDTH, charts.HEIGHT)},
-        program=__version__,
-    )
-
-
-def _visible(value: Any) -> Any:
-    """What turns the direction of text around, or ends its line, is shown as an escape; markup of ours stays."""
-    return in_one_line(value) if type(value) is str else value
+    values = {
+        "v": verdict,
+        "everywhere": everywhere,
+        "plots": [(plots.plot(verdict, d), bullet(d, longest)) for d in drawn],
+        "hidden": max(0, len(everywhere) - sum(not d.segment for d in drawn)),
+        "rows": _table_rows(verdict.drifts),
+        "segments": segment_map(verdict),
+        "chart": charts.drift_chart(verdict),
+        "performance": charts.performance_chart(verdict.performance) if verdict.performance else None,
+        "interval": interval_of(verdict.estimate) if verdict.estimate else None,
+        "floor": verdict.spec.monitor.drift.psi,
+        "settings": verdict.spec.monitor.drift,
+        "decided": len(verdict.decided),
+        "window": show_duration(verdict.span.until - verdict.span.since),
+        "windows": _reference_windows(verdict),
+        "prediction": PREDICTION,
+        "sizes": {"plot": (plots.WIDTH, plots.HEIGHT), "chart": (charts.WIDTH, charts.HEIGHT)},
+        "program": __version__,
+    }
+    filters = {"share": round_share, "number": show_number, "p": show_p, "psi": show_psi}
+    return fill(TEMPLATE, filters, values)
 
 
 def _worth_drawing(drifts: Sequence[ColumnDrift]) -> list[ColumnDrift]:

@@ -9,6 +9,7 @@ from mlp_ci.data.profiles.histogram import apart, cell_edges, ends, heights, is_
 from mlp_ci.data.profiles.profile import PREDICTION
 from mlp_ci.data.profiles.shapes import CategoryProfile, ColumnProfile, NumberProfile, TextProfile
 from mlp_ci.data.words import cut
+from mlp_ci.drawing.axes import steps
 from mlp_ci.monitor.words import show_number
 from mlp_ci.printable import in_one_line
 
@@ -123,8 +124,8 @@ def _outlines(drift: ColumnDrift, title: str, then: NumberProfile, now: NumberPr
     return Plot(
         drift=drift,
         title=title,
-        then_path=_steps(heights_then, top),
-        now_path=_steps(heights_now, top),
+        then_path=steps(heights_then, top, (WIDTH, HEIGHT)),
+        now_path=steps(heights_now, top, (WIDTH, HEIGHT)),
         low=_label(low, high - low),
         middle=_label((low + high) / 2, high - low),
         high=_label(high, high - low),
@@ -135,15 +136,6 @@ def _range(then: NumberProfile, now: NumberProfile) -> tuple[float, float]:
     """What is drawn: all but the outermost values of both sides."""
     known = [end for profile in (then, now) if profile.count for end in ends(profile)]
     return apart(min(known, default=0.0), max(known, default=1.0))
-
-
-def _steps(shares: Sequence[float], top: float) -> str:
-    """An SVG path along the tops of the cells, from the ground and back to it."""
-    cell = WIDTH / len(shares)
-    parts = [f"M0 {HEIGHT}"]
-    for i, share in enumerate(shares):
-        parts.append(f"V{HEIGHT - (HEIGHT - 4) * share / top:.1f}H{(i + 1) * cell:.1f}")
-    return "".join(parts) + f"V{HEIGHT}Z"
 
 
 def _label(value: float, span: float) -> str:
