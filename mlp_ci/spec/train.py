@@ -94,3 +94,10 @@ class Train(Strict):
             msg = "nodes above 1 need `backend: kubernetes`"
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _sweep_needs_params(self) -> Self:
+        if self.sweep and self.params is None:
+            msg = "sweep needs `params`: the file in which the searched parameters stand"
+            raise ValueError(msg)
+        return self

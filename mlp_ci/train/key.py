@@ -66,6 +66,8 @@ def train_key(ctx: Context, spec: ModelSpec) -> TrainKey:
         "command": spec.train.command,
         "seed": str(spec.train.seed),
     }
+    if spec.train.sweep:  # jobs only say how many machines share the work
+        parts["sweep"] = spec.train.sweep.model_dump_json(exclude={"jobs"})
     return TrainKey(digest=_digest(parts), parts=parts)
 
 

@@ -12,9 +12,9 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import dvc, git
-from mlp_ci.errors import InputError
 from mlp_ci.train.key import TrainKey, uncommitted
 from mlp_ci.train.output import flatten
+from mlp_ci.train.params import read_document
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -85,17 +85,5 @@ def read_params(repo: Path, path: str | None) -> dict[str, Any]:
     """The params file, flattened to dotted names; InputError when it is neither YAML nor JSON."""
     if path is None:
         return {}
-    import yaml
-
-    try:
-        value = yaml.safe_load((repo / path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        msg = f"{path} is not valid YAML: {getattr(error, 'problem', error)}"
-        raise InputError(msg, fix="mend the line", file=path, line=mark.line + 1 if mark else 0) from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        msg = f"{path} holds no keys"
-        raise InputError(msg, why="params are names and values", fix="write lines such as `depth: 3`", file=path)
+    value = read_document(repo / path, path)
     return {_NOT_IN_A_NAME.sub("_", name): inner for name, inner in flatten(value).items()}
