@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import __version__
@@ -82,7 +81,7 @@ def evidence_bytes(
         ],
         "champion_metrics": {s: _metrics(c.measured.metrics) for s, c in sorted(champions.items()) if c.measured},
         "intervals": {
-            "method": "percentile bootstrap",
+            "method": "BCa bootstrap",
             "level": bootstrap.LEVEL,
             "replicates": bootstrap.REPLICATES,
             "seed": bootstrap.SEED,
@@ -103,7 +102,7 @@ def same_intent(evidence: Mapping[str, Any], intended: Mapping[str, Any]) -> lis
 
 
 def _metrics(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
-    return {name: {k: v for k, v in asdict(e).items() if v is not None} for name, e in sorted(metrics.items())}
+    return {name: e.facts() for name, e in sorted(metrics.items())}
 
 
 def _bytes(value: Mapping[str, Any]) -> bytes:

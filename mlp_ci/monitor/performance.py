@@ -15,7 +15,7 @@ import numpy as np
 
 from mlp_ci.data.words import show_share
 from mlp_ci.errors import InputError, MlpError
-from mlp_ci.evaluate.bootstrap import MOST_ROWS, Estimate, estimates
+from mlp_ci.evaluate.bootstrap import MOST_ROWS, Estimate, Settings, estimates
 from mlp_ci.evaluate.metrics import BINARY, METRICS, MULTICLASS, REGRESSION, THRESHOLD, Array, Metric, Predictions
 from mlp_ci.monitor import estimate as expected
 from mlp_ci.monitor.labelled import Labelled, join_labels
@@ -255,7 +255,8 @@ def measure(
     if len(labels) < min_rows:
         msg = f"{len(labels):,} labelled rows, {min_rows:,} are needed"
         raise InputError(msg)
-    found = estimates([metric], predictions_of(metric, labels, predictions), most_rows=most_rows)[metric.name]
+    settings = Settings(most_rows=most_rows)
+    found = estimates([metric], predictions_of(metric, labels, predictions), settings=settings)[metric.name]
     if found.low is None or found.high is None:
         msg = f"{metric.name} is not defined on the rows of this window"
         raise InputError(msg)

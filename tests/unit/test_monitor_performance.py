@@ -342,7 +342,7 @@ def promise(held_out: Estimate, max_drop: float, alpha: float = 1 / 30.4375) -> 
 
 
 def accuracies(random: Any, rows: int, sets: int, truth: Any) -> list[Estimate]:
-    """As :func:`measure` would find them, for many samples at once: the same resamples, the same percentiles."""
+    """As :func:`measure` would find them, for many samples at once: the same resamples and their percentiles."""
     right = (random.random((rows, sets)) < truth).astype(float)
     drawn = np.concatenate([weights @ right / rows for weights in resamples(rows)])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
@@ -366,7 +366,7 @@ def alarms_in_a_month(seed: int, models: int, truth: float, max_drop: float, wea
             since = (until - timedelta(days=1)).isoformat()
             days.append(
                 WindowPerformance(
-                    since=since, until=until.isoformat(), answered=600, rows=600, outcome="pass", **vars(day)
+                    since=since, until=until.isoformat(), answered=600, rows=600, outcome="pass", **day.facts()
                 )
             )
         looks = 0

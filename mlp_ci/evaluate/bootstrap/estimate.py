@@ -1,0 +1,68 @@
+"""A number with what is known about it: an interval, and one-sided bounds for whoever has to decide something."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+UNDEFINED = "undefined"  # an interval was tried for, and the rows do not give one
+
+
+class Belief(Protocol):
+    """Where the true value may lie, as a distribution: what confidence intervals of all levels say together."""
+
+    def bound(self, share: float) -> float:
+        """The value that ``share`` of the distribution is below: 0.05 gives the lower one-sided 95 % bound."""
+        ...
+
+    def below(self, limit: float) -> tuple[float, float]:
+        """The share of the distribution below ``limit``, without what lies on it and with it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A metric's value with its interval at the confidence that was asked for.
+
+    ``method`` says how the interval was made, and is empty for a measured number (a size), which has none. Where the
+    rows do not give an interval, it is ``undefined``, and the bounds are None.
+    """
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+    standard_error: float | None = None
+    method: str = ""
+    belief: Belief | None = field(default=None, repr=False, compare=False)
+
+    def bound(self, share: float) -> float | None:
+        """One-sided bound: the true value lies below it with confidence ``share`` (0.05: the lower 95 % bound)."""
+        return None if self.belief is None else self.belief.bound(share)
+
+    def below(self, limit: float) -> tuple[float, float] | None:
+        """The confidence that the true value is below ``limit``, and at most ``limit``: ``bound`` turned round."""
+        return None if self.belief is None else self.belief.below(limit)
+
+    def facts(self) -> dict[str, Any]:
+        """What the evidence keeps."""
+        numbers = {"value": self.value, "low": self.low, "high": self.high, "standard_error": self.standard_error}
+        kept: dict[str, Any] = {k: v for k, v in numbers.items() if v is not None}
+        return kept | ({"method": self.method} if self.method else {})
+
+
+def estimate_of(value: float, belief: Belief, confidence: float, standard_error: float, method: str) -> Estimate:
+    """An estimate whose two-sided interval leaves out the same share on either side."""
+    return Estimate(
+        value=value,
+        low=belief.bound((1 - confidence) / 2),
+        high=belief.bound((1 + confidence) / 2),
+        standard_error=standard_error,
+        method=method,
+        belief=belief,
+    )
+
+
+def undefined(value: float) -> Estimate:
+    """An estimate without an interval, because the rows do not give one."""
+    return Estimate(value=value, method=UNDEFINED if math.isfinite(value) else "")
