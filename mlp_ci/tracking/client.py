@@ -77,11 +77,18 @@ class Tracking:
 
     def runs(self, experiment: str, since: datetime, until: datetime) -> list[RunFact]:
         """Runs that started in ``[since, until)``, oldest first; none where there is no such experiment."""
+        window = [int(moment.timestamp() * 1000) for moment in (since, until)]
+        condition = f"attributes.start_time >= {window[0]} AND attributes.start_time < {window[1]}"
+        return self._search(experiment, condition)
+
+    def tagged(self, experiment: str, tag: str, value: str) -> list[RunFact]:
+        """All runs with this value of a tag, oldest first; none where there is no such experiment."""
+        return self._search(experiment, f"tags.`{tag}` = '{_plain(value)}'")
+
+    def _search(self, experiment: str, condition: str) -> list[RunFact]:
         eid = self.experiment(experiment)
         if eid is None:
             return []
-        window = [int(moment.timestamp() * 1000) for moment in (since, until)]
-        condition = f"attributes.start_time >= {window[0]} AND attributes.start_time < {window[1]}"
         found: list[Any] = []
         token = None
         with speaking(f"searching the runs of {experiment}"):
@@ -144,6 +151,27 @@ class Tracking:
             [Param(k, v) for k, v in params.items()],
             [RunTag(k, v) for k, v in tags.items()],
         )
+
+    def log_curve(self, run_id: str, name: str, points: Mapping[int, float]) -> None:
+        """Values of one metric by step."""
+        known = list(points.items())
+        with speaking(f"writing to run {run_id}"):
+            for start in range(0, len(known), BATCH):
+                part = dict(known[start : start + BATCH])
+                if isinstance(self.client, RestClient):
+                    self.client.log_steps(run_id, name, part)
+                    continue
+                from mlflow.entities import Metric
+
+                now = int(time.time() * 1000)
+                self.client.log_batch(run_id, [Metric(name, float(v), now, step) for step, v in part.items()], [], [])
+
+    def curve(self, run_id: str, name: str) -> dict[int, float]:
+        """What :meth:`log_curve` wrote, by rising step; of several values of one step the one written last."""
+        with speaking(f"reading run {run_id}"):
+            found = self.client.get_metric_history(run_id, name)
+        by_time = sorted(found, key=lambda m: (m.step, m.timestamp))
+        return {int(m.step): float(m.value) for m in by_time}
 
     def run_page(self, run_id: str) -> str:
         """The page of a run in MLflow's UI; for an address without a UI, the run's id."""

@@ -126,6 +126,27 @@ class RestClient:
         measured = [{"key": k, "value": v, "timestamp": now, "step": 0} for k, v in metrics.items()]
         self._post("runs/log-batch", run_id=run_id, metrics=measured, params=_pairs(params), tags=_pairs(tags))
 
+    def log_steps(self, run_id: str, name: str, points: Mapping[int, float]) -> None:
+        """MLflow's ``log_batch`` for one metric at several steps."""
+        now = int(time.time() * 1000)
+        measured = [{"key": name, "value": v, "timestamp": now, "step": step} for step, v in points.items()]
+        self._post("runs/log-batch", run_id=run_id, metrics=measured, params=[], tags=[])
+
+    def get_metric_history(self, run_id: str, key: str) -> list[Any]:
+        found: list[Any] = []
+        token = None
+        while True:
+            page = self._get("metrics/get-history", run_id=run_id, metric_key=key, page_token=token, max_results=5000)
+            found += page.get("metrics", [])
+            token = page.get("next_page_token")
+            if not token:
+                return [
+                    SimpleNamespace(
+                        step=int(m.get("step") or 0), timestamp=int(m["timestamp"]), value=float(m["value"])
+                    )
+                    for m in found
+                ]
+
     # ------------------------------------------------------------ versions
 
     def create_registered_model(self, name: str, tags: Mapping[str, str], description: str) -> None:
