@@ -13,8 +13,8 @@ from mlp_ci.errors import GateError, InputError, MlpError, OutsideError
 from mlp_ci.report import commands_stopped
 from mlp_ci.spec import show_duration
 from mlp_ci.tracking import artifact_digest
-from mlp_ci.train import environment, held_out
-from mlp_ci.train.command import Command, Ended, run
+from mlp_ci.train import backends, environment, held_out
+from mlp_ci.train.command import GRACE_SECONDS, GRACE_SECONDS_IN_JOB, Command, Ended, Unwatched, Watch
 from mlp_ci.train.output import Output, check_output
 from mlp_ci.train.relay import Mask, last_lines, secrets_in
 
@@ -82,7 +82,12 @@ def already_here(folders: Folders) -> Trained | None:
 
 
 def attempt(
-    ctx: Context, spec: ModelSpec, folders: Folders, variables: Mapping[str, str], log: TextIO
+    ctx: Context,
+    spec: ModelSpec,
+    folders: Folders,
+    variables: Mapping[str, str],
+    log: TextIO,
+    watch: Watch | None = None,
 ) -> tuple[Ended, Mask]:
     """Run the training command once, with held-out data out of reach; returns how it ended."""
     environ = dict(os.environ)
@@ -100,11 +105,12 @@ def attempt(
         timeout=spec.train.timeout.total_seconds(),
         notes=folders.root,
         log=folders.log,
+        grace=GRACE_SECONDS_IN_JOB if ctx.in_job else GRACE_SECONDS,
     )
     with ExitStack() as stack:
         stack.enter_context(held_out.out_of_reach(ctx.repo, ctx.work, [spec.data.test]))
         stack.enter_context(commands_stopped(log, in_job=ctx.in_job))
-        return run(command, log, mask), mask
+        return backends.of(ctx, spec).run(command, log, mask, watch or Unwatched()), mask
 
 
 def training_environment(

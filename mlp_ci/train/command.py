@@ -10,40 +10,54 @@ import subprocess
 import threading
 import time
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, TextIO
+from typing import IO, TYPE_CHECKING, Protocol, TextIO
 
 from mlp_ci.process import start_time
 from mlp_ci.train.relay import Mask, Relay
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
     from types import FrameType
 
-# Long enough to write a checkpoint, short enough not to hold up a cancelled job or a machine that is taken away.
+# Long enough to write a checkpoint, short enough for a machine that is taken away: Kubernetes, GCP and Azure give 30 s
+# and AWS two minutes, and what was written must still be saved.
 GRACE_SECONDS = 20.0
+# A cancelled job of GitHub gets SIGINT, SIGTERM 7.5 s later, and is killed 2.5 s after that.
+GRACE_SECONDS_IN_JOB = 6.0
 RUNNING_FILE = "running.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What to run and where; ``notes`` is a folder that outlives this process."""
+    """What to run and where; ``notes`` is a folder that outlives this process.
+
+    ``argv`` is started instead of a shell with ``line``, where a back end wraps it. ``sweep`` is a command line that
+    ends what is not in the process group (a container); it must do no harm when there is nothing left to end.
+    """
 
     line: str
+    argv: tuple[str, ...] = ()
+    sweep: tuple[str, ...] = ()
     folder: Path
     environ: Mapping[str, str]
     timeout: float
     notes: Path
     log: Path
+    grace: float = GRACE_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended: its exit code (negative for a signal); ``why`` is exit, timeout or interrupted."""
+    """How a command ended: its exit code (negative for a signal); ``why`` is exit, timeout, interrupted or watchdog.
+
+    ``said`` is what the watchdog saw.
+    """
 
     code: int
     why: str
     seconds: float
+    said: str = ""
 
     @property
     def signal_name(self) -> str:
@@ -54,16 +68,56 @@ class Ended:
         return ""
 
 
-def run(command: Command, stream: TextIO, mask: Mask) -> Ended:
+class Watch(Protocol):
+    """Looks at a command while it runs: measures it, saves its checkpoints, says when it should end."""
+
+    def begin(self, roots: Callable[[], Sequence[int]]) -> None:
+        """The command runs; ``roots`` gives the ids of the processes whose trees are the command, now."""
+        ...
+
+    def look(self, quiet: float) -> str:
+        """Called several times a second; must return at once. ``quiet``: seconds since its last output.
+
+        Returns the reason to end the command, or an empty text.
+        """
+        ...
+
+    def end(self) -> None:
+        """The command has ended, or is about to be killed."""
+        ...
+
+
+class Unwatched:
+    """Watches nothing."""
+
+    def begin(self, roots: Callable[[], Sequence[int]]) -> None:
+        pass
+
+    def look(self, quiet: float) -> str:
+        return ""
+
+    def end(self) -> None:
+        pass
+
+
+def run(
+    command: Command,
+    stream: TextIO,
+    mask: Mask,
+    watch: Watch | None = None,
+    roots: Callable[[], Sequence[int]] | None = None,
+) -> Ended:
     """Run the command and relay its output to ``stream`` and to the command's log file.
 
-    SIGTERM and SIGINT to this process, like the timeout, are passed on to the whole group as SIGTERM; what still runs
-    after the grace period is killed.
+    SIGTERM and SIGINT to this process, like the timeout and a word of ``watch``, are passed on to the whole group as
+    SIGTERM; what still runs after the grace period, or when this process is asked a second time, is killed. ``roots``
+    gives the processes whose trees are the command, where that is not the process started here.
     """
     started = time.monotonic()
+    watch = watch or Unwatched()
     with _asked_to_stop() as asked:
         process = subprocess.Popen(
-            ["sh", "-c", command.line],
+            command.argv or ["sh", "-c", command.line],
             cwd=command.folder,
             env=dict(command.environ),
             stdin=subprocess.DEVNULL,
@@ -72,20 +126,26 @@ def run(command: Command, stream: TextIO, mask: Mask) -> Ended:
             start_new_session=True,
         )
         try:
-            _note(command.notes, process.pid)
+            _note(command, process.pid)
             relay = Relay(_output(process), command.log, stream, mask, command.timeout)
             relay.start()
-            why = _wait(process, asked, started + command.timeout)
+            watch.begin(roots or (lambda: [process.pid]))
+            why, said = _wait(process, asked, started + command.timeout, lambda: watch.look(relay.quiet))
+            end = time.monotonic() + command.grace
             if why != "exit":
-                _stop(process)
+                _stop(process, asked, end)
+            watch.end()
+            if why != "exit":
+                _wait_for_rest(process, asked, end)
         finally:
             _kill_group(process.pid)
             process.wait()
+            _sweep(command.sweep)
         relay.finish(5.0)
         if relay.lost:
             stream.write(f"mlp-ci: the log of the command could not be kept whole: {relay.lost}\n")
     (command.notes / RUNNING_FILE).unlink(missing_ok=True)
-    return Ended(code=process.returncode, why=why, seconds=time.monotonic() - started)
+    return Ended(code=process.returncode, why=why, seconds=time.monotonic() - started, said=said)
 
 
 def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
@@ -95,22 +155,40 @@ def _output(process: subprocess.Popen[bytes]) -> IO[bytes]:
     return process.stdout
 
 
-def _wait(process: subprocess.Popen[bytes], asked: threading.Event, deadline: float) -> str:
+def _wait(process: subprocess.Popen[bytes], asked: Asked, deadline: float, look: Callable[[], str]) -> tuple[str, str]:
+    """Why the waiting ended, and what the watch said. The process is not reaped: its times can still be read."""
     pause = 0.005
-    while process.poll() is None:
-        if asked.wait(pause):
-            return "interrupted"
+    while not _is_over(process):
+        if asked.once.wait(pause):
+            return "interrupted", ""
         pause = min(pause * 1.5, 0.1)
         if time.monotonic() >= deadline:
-            return "timeout"
-    return "interrupted" if asked.is_set() else "exit"
+            return "timeout", ""
+        if said := look():
+            return "watchdog", said
+    return "interrupted" if asked.once.is_set() else "exit", ""
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM to the group, then wait until it is gone or the grace period is over."""
-    deadline = time.monotonic() + GRACE_SECONDS
+def _is_over(process: subprocess.Popen[bytes]) -> bool:
+    if not hasattr(os, "waitid"):
+        return process.poll() is not None
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def _stop(process: subprocess.Popen[bytes], asked: Asked, deadline: float) -> None:
+    """SIGTERM to the group, then wait until its first process is over, the deadline has come or somebody asks again."""
     _signal_group(process.pid, signal.SIGTERM)
-    while time.monotonic() < deadline and (process.poll() is None or _group_lives(process.pid)):
+    asked.again.clear()
+    while time.monotonic() < deadline and not _is_over(process):
+        if asked.again.wait(0.05):
+            return
+
+
+def _wait_for_rest(process: subprocess.Popen[bytes], asked: Asked, deadline: float) -> None:
+    """What the first process started may still be writing."""
+    while time.monotonic() < deadline and not asked.again.is_set():
+        if process.poll() is not None and not _group_lives(process.pid):
+            return
         time.sleep(0.05)
 
 
@@ -131,18 +209,32 @@ def _group_lives(group: int) -> bool:
     return True
 
 
+def _sweep(line: Sequence[str]) -> None:
+    """End what is not in the process group; that it cannot be ended is found out by whoever starts it next."""
+    if line:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(list(line), capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=30)
+
+
+class Asked:
+    """Whether this process was asked to stop: ``once``, and ``again`` (GitHub's SIGTERM after its SIGINT)."""
+
+    def __init__(self) -> None:
+        self.once = threading.Event()
+        self.again = threading.Event()
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        (self.again if self.once.is_set() else self.once).set()
+
+
 @contextlib.contextmanager
-def _asked_to_stop() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets, instead of ending this process in the middle of something."""
-    asked = threading.Event()
+def _asked_to_stop() -> Iterator[Asked]:
+    """Takes SIGTERM and SIGINT, instead of ending this process in the middle of something."""
+    asked = Asked()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, asked.ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield asked
     finally:
@@ -153,9 +245,10 @@ def _asked_to_stop() -> Iterator[threading.Event]:
 # ---------------------------------------------------------------- after a kill -9 of mlp-ci itself
 
 
-def _note(notes: Path, group: int) -> None:
-    notes.mkdir(parents=True, exist_ok=True)
-    (notes / RUNNING_FILE).write_text(json.dumps({"group": group, "born": start_time(group) or ""}))
+def _note(command: Command, group: int) -> None:
+    command.notes.mkdir(parents=True, exist_ok=True)
+    noted = {"group": group, "born": start_time(group) or "", "sweep": list(command.sweep)}
+    (command.notes / RUNNING_FILE).write_text(json.dumps(noted))
 
 
 def stop_left_over(notes: Path) -> bool:
@@ -167,6 +260,7 @@ def stop_left_over(notes: Path) -> bool:
     try:
         noted = json.loads(file.read_text())
         group, born = int(noted["group"]), str(noted["born"])
+        sweep = [str(word) for word in noted.get("sweep", [])]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     alive = bool(born) and start_time(group) == born
@@ -175,5 +269,6 @@ def stop_left_over(notes: Path) -> bool:
         deadline = time.monotonic() + 10
         while _group_lives(group) and time.monotonic() < deadline:
             time.sleep(0.05)
+    _sweep(sweep)
     file.unlink(missing_ok=True)
     return alive

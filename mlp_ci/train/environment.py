@@ -9,19 +9,22 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, OutsideError
-from mlp_ci.train.relay import secrets_in
+from mlp_ci.train.relay import Mask, secrets_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from mlp_ci.spec.train import Environment
 
-COMPLETE = ".mlp-ci-complete"
+COMPLETE = ".mlp-ci-complete"  # its time says when the environment was last used
+UNUSED_DAYS = 30
 # A training command is the team's code plus everything it installs. Of what a job knows it may see these; never its
 # tokens, nor the files by which a step sets outputs, paths and variables of later steps.
 JOB_VARIABLES = frozenset(
@@ -53,10 +56,10 @@ def executables(environment: Environment, digest: str, repo: Path, cache: Path, 
     if environment.kind == "inherit":
         return Path(sys.executable).parent
     if environment.kind == "image":
-        msg = f"train.environment is the image {environment.image}, and this back end runs commands, not containers"
+        msg = f"train.environment is the image {environment.image}, and `backend: runner` runs commands, not containers"
         fix = (
-            "run the job in that image (`container:` in the workflow) with `environment: {inherit: true}`, or use uv, "
-            "pip or conda"
+            "write `backend: docker` in model.yaml; or run the job in that image (`container:` in the workflow) with "
+            "`environment: {inherit: true}`; or use uv, pip or conda"
         )
         raise InputError(msg, fix=fix, file="model.yaml")
     make = {"uv": _uv, "pip": _pip, "conda": _conda}[environment.kind]
@@ -64,10 +67,25 @@ def executables(environment: Environment, digest: str, repo: Path, cache: Path, 
     with alone(folder):
         if not (folder / COMPLETE).is_file():
             say(f"making the {environment.kind} environment of {environment.file} (once per lock)")
+            forget_unused(folder.parent)
             shutil.rmtree(folder, ignore_errors=True)
-            make(repo / (environment.file or ""), folder)
-            (folder / COMPLETE).touch()
+            make(_Recipe(repo=repo, file=environment.file or "", folder=folder))
+        (folder / COMPLETE).touch()
     return folder / "bin"
+
+
+def forget_unused(environments: Path, days: float = UNUSED_DAYS) -> list[Path]:
+    """Delete the environments that no training has used for so long; one that is being made is left alone."""
+    gone = []
+    for folder in sorted(p for p in environments.iterdir() if p.is_dir()):
+        with suppress(OSError), folder.with_suffix(".lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            marker = folder / COMPLETE
+            used = (marker if marker.exists() else folder).stat().st_mtime
+            if time.time() - used > days * 86_400:
+                shutil.rmtree(folder)
+                gone.append(folder)
+    return gone
 
 
 @contextmanager
@@ -79,43 +97,79 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _uv(project: Path, folder: Path) -> None:
+@dataclass(frozen=True, kw_only=True)
+class _Recipe:
+    """What to make: ``file`` of the repository says what goes into ``folder``."""
+
+    repo: Path
+    file: str
+    folder: Path
+
+    @property
+    def source(self) -> Path:
+        return self.repo / self.file
+
+    @property
+    def python(self) -> str:
+        return str(self.folder / "bin" / "python")
+
+    def run(self, command: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
+        """Run one program that makes it, in the repository, where relative paths of the file lead from."""
+        environ = {k: v for k, v in visible(os.environ).items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
+        environ |= dict(extra or {})
+        done = subprocess.run(
+            list(command),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+            cwd=self.repo,
+            env=environ,
+        )
+        if done.returncode != 0:
+            raise _cannot_make(self, command, masked(done.stderr.strip() or done.stdout.strip(), environ))
+
+
+def _uv(recipe: _Recipe) -> None:
     uv = _find("uv")
     if uv is None:
         msg = "train.environment asks for uv, and uv is not on this machine"
         raise InputError(msg, fix="pip install uv, or use `environment: {pip: requirements.txt}`", file="model.yaml")
-    if (project.parent / "uv.lock").is_file():
-        command = [uv, "sync", "--frozen", "--no-dev", "--no-install-project", "--project", str(project.parent)]
-        _make([*command, "--python", sys.executable, "--compile-bytecode"], {"UV_PROJECT_ENVIRONMENT": str(folder)})
+    project = str(recipe.source.parent)
+    if (recipe.source.parent / "uv.lock").is_file():
+        command = [uv, "sync", "--frozen", "--no-dev", "--no-install-project", "--project", project]
+        where = {"UV_PROJECT_ENVIRONMENT": str(recipe.folder)}
+        recipe.run([*command, "--python", sys.executable, "--compile-bytecode"], where)
     else:
-        _make([uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
-        _uv_install(uv, folder, project)
+        recipe.run([uv, "venv", "--quiet", "--python", sys.executable, str(recipe.folder)])
+        _uv_install(uv, recipe)
 
 
-def _pip(requirements: Path, folder: Path) -> None:
+def _pip(recipe: _Recipe) -> None:
     uv = _find("uv")
     if uv:
-        _make([uv, "venv", "--quiet", "--python", sys.executable, str(folder)])
-        _uv_install(uv, folder, requirements)
+        recipe.run([uv, "venv", "--quiet", "--python", sys.executable, str(recipe.folder)])
+        _uv_install(uv, recipe)
     else:
-        _make([sys.executable, "-m", "venv", str(folder)])
-        command = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
-        _make([*command, "--requirement", str(requirements)])
+        recipe.run([sys.executable, "-m", "venv", str(recipe.folder)])
+        command = [recipe.python, "-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+        recipe.run([*command, "--requirement", str(recipe.source)])
 
 
-def _uv_install(uv: str, folder: Path, requirements: Path) -> None:
-    command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(folder / "bin" / "python")]
-    _make([*command, "--requirement", str(requirements)])
+def _uv_install(uv: str, recipe: _Recipe) -> None:
+    command = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", recipe.python]
+    recipe.run([*command, "--requirement", str(recipe.source)])
 
 
-def _conda(file: Path, folder: Path) -> None:
+def _conda(recipe: _Recipe) -> None:
     conda = next(filter(None, (_find(name) for name in ("micromamba", "mamba", "conda"))), None)
     if conda is None:
         msg = "train.environment asks for conda, and neither conda, mamba nor micromamba is on this machine"
         fix = "install micromamba on the runner, or use `environment: {pip: requirements.txt}`"
         raise InputError(msg, fix=fix, file="model.yaml")
     verb = ["create"] if Path(conda).name == "micromamba" else ["env", "create"]
-    _make([conda, *verb, "--yes", "--prefix", str(folder), "--file", str(file)])
+    recipe.run([conda, *verb, "--yes", "--prefix", str(recipe.folder), "--file", str(recipe.source)])
 
 
 def _find(name: str) -> str | None:
@@ -123,18 +177,35 @@ def _find(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
 
-def _make(command: Sequence[str], extra: Mapping[str, str] | None = None) -> None:
-    environ = {k: v for k, v in visible(os.environ).items() if k not in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME")}
-    done = subprocess.run(
-        list(command),
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        stdin=subprocess.DEVNULL,
-        env={**environ, **(extra or {})},
-    )
-    if done.returncode != 0:
-        said = "\n".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-12:])
-        what = f"`{Path(command[0]).name} {command[1]}` could not make the environment:\n{said}"
-        raise OutsideError(what, fix="mend the lock or the package index that it names, and run again")
+# ---------------------------------------------------------------- what to say when it fails
+
+
+IN_AN_ADDRESS = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+# What no second try mends: the file itself, or what it asks for. In the words of uv, pip, conda and micromamba.
+OF_THE_FILE = re.compile(
+    r"failed to parse|couldn't parse|could not parse|invalid requirement|no solution found|resolutionimpossible"
+    r"|hash mismatch|hashes are required|do not match the hashes|nothing provides|could not solve|packagesnotfound"
+    r"|no matching distribution|resolvepackagenotfound|error parsing|not a valid|unsatisfiable",
+    re.IGNORECASE,
+)
+OUT_OF_REACH = re.compile(
+    r"timed out|connect|dns|resolve host|network|temporary failure|\b(50[0234]|429)\b", re.IGNORECASE
+)
+
+
+def masked(text: str, environ: Mapping[str, str]) -> str:
+    """What a program said, without secrets: those of its variables, and the credentials in addresses of indexes."""
+    return IN_AN_ADDRESS.sub("***", Mask(secrets_in(environ))(text))
+
+
+def _cannot_make(recipe: _Recipe, command: Sequence[str], said: str) -> InputError | OutsideError:
+    """An error of the file (which must be mended) or of what lies outside (where another try may help)."""
+    name = Path(command[0]).name
+    last = "\n".join(said.splitlines()[-12:])
+    what = f"`{name} {command[1]}` could not make the environment of {recipe.file}"
+    if OF_THE_FILE.search(said) and not OUT_OF_REACH.search(said):
+        lock = f"{recipe.file} or its lock"
+        fix = f"mend {lock}: what it names must exist, fit together and have the hashes it says; then commit it"
+        return InputError(what, why=f"{name} said:\n{last}", fix=fix, file=recipe.file)
+    fix = f"see that this machine reaches the package index, mend {recipe.file} if it is at fault, and run again"
+    return OutsideError(what, why=f"{name} said:\n{last}", fix=fix)

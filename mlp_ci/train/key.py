@@ -5,7 +5,9 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -37,6 +39,7 @@ WITHOUT_EFFECT = (
     ".copier-answers.yml",
     "*__pycache__/*",
 )
+_INCLUDES = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)(?:\s+|=)?([^\s#]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,8 @@ def train_key(ctx: Context, spec: ModelSpec) -> TrainKey:
     }
     if spec.train.sweep:  # jobs only say how many machines share the work
         parts["sweep"] = spec.train.sweep.model_dump_json(exclude={"jobs"})
+    if spec.train.nodes > 1:  # how many average their gradients decides what comes out
+        parts["nodes"] = str(spec.train.nodes)
     return TrainKey(digest=_digest(parts), parts=parts)
 
 
@@ -100,10 +105,30 @@ def environment_digest(repo: Path, spec: ModelSpec) -> str:
     if environment.file is None:
         return f"inherit python={platform.python_version()} {_digest(dict.fromkeys(installed(), ''))[:16]}"
     files = {environment.file: _file_digest(repo, environment.file, f"train.environment.{environment.kind}")}
+    for path in included(repo, environment.file) if environment.kind == "pip" else ():
+        files[path] = _file_digest(repo, path, f"{environment.file}, which train.environment.pip")
     lock = PurePosixPath(environment.file).parent / "uv.lock"
     if environment.kind == "uv" and (repo / lock).is_file():
         files[str(lock)] = _file_digest(repo, str(lock), "uv.lock")
     return f"{environment.kind} python={python} {_digest(files)}"
+
+
+def included(repo: Path, requirements: str) -> list[str]:
+    """The files that a requirements file includes by ``-r`` and ``-c``, and those that they include.
+
+    As pip reads them: relative to the file that includes. What is no path in the repository (an address) is left out.
+    """
+    found: list[str] = []
+    waiting = [requirements]
+    while waiting:
+        path = waiting.pop()
+        file = repo / path
+        for name in _INCLUDES.findall(file.read_text(encoding="utf-8", errors="replace")) if file.is_file() else ():
+            inner = os.path.normpath(PurePosixPath(path).parent / name)
+            if "://" not in name and inner not in (requirements, *found):
+                found.append(inner)
+                waiting.append(inner)
+    return sorted(found)
 
 
 def installed() -> list[str]:

@@ -59,10 +59,16 @@ class Relay:
         self._thread = Thread(target=self._copy, name="relay", daemon=True)
         self._gone = False
         self.lost = ""  # why the file has not all of the log
+        self._heard = time.monotonic()
 
     def start(self) -> None:
         self._status.start()
         self._thread.start()
+
+    @property
+    def quiet(self) -> float:
+        """Seconds since the source said something."""
+        return time.monotonic() - self._heard
 
     def finish(self, timeout: float) -> bool:
         """Wait until the stream ends; False when something still holds it open after ``timeout`` seconds."""
@@ -74,6 +80,7 @@ class Relay:
         waiting = b""
         with self._file.open("ab", buffering=0) as log:
             while chunk := self._source.read1(65536):  # type: ignore[attr-defined]
+                self._heard = time.monotonic()
                 waiting += chunk
                 cut = max(waiting.rfind(b"\n"), waiting.rfind(b"\r")) + 1
                 if not cut and len(waiting) > LONGEST_LINE:
