@@ -63,6 +63,9 @@ class Evaluate(Strict):
     block: Duration | None = Field(
         None, description="Rows so close in data.time are drawn together; forecasting: chosen if not given."
     )
+    season: int = Field(
+        1, ge=1, le=100_000, description="forecasting: rows per season of a series, for mase; 1: the value before."
+    )
     slices: tuple[str, ...] = Field((), description="Columns whose values are reported one by one.")
     search_slices: bool = Field(True, description="Look for the slices on which the model is worst.")
     min_slice_rows: int = Field(50, ge=1, description="Smaller slices are inconclusive, not judged.")

@@ -83,7 +83,7 @@ def test_a_missing_target_and_a_missing_slice(tmp_path: Any) -> None:
     with pytest.raises(InputError, match="no column 'y', the target"):
         read_held_out(tmp_path / "test.csv", spec)
     (tmp_path / "test.csv").write_text("x,y\n1,0\n1,1\n")
-    with pytest.raises(InputError, match="slices by 'kind'"):
+    with pytest.raises(InputError, match="no column 'kind', and a gate slices by it"):
         read_held_out(tmp_path / "test.csv", spec)
 
 
