@@ -76,6 +76,7 @@ def registered(**changes: Any) -> Registered:
     plain = Registered(
         exists=True,
         gate="pass",
+        shown="pass",
         digest=D4,
         evidence=EVIDENCE,
         evidence_found=EVIDENCE,

@@ -127,6 +127,8 @@ class Draw:
         }
         if self.chance(0.5):
             tiers["low"] |= {"merge": "machine", "approvals": dict.fromkeys(names, 0)}
+        for tier in tiers.values():
+            tier["on_inconclusive"] = self.one("pass", "pass", "pass", "ask", "block")
         spec: dict[str, Any] = {"apiVersion": "mlp-ci/v1", "stages": stages, "tiers": tiers}
         spec["freezes"] = self.freezes(names, 0.06)
         spec["cannot_approve"] = self.some(PEOPLE, 0.07)
@@ -163,6 +165,7 @@ class Draw:
             tier=self.one("low", "standard", "standard", "critical"),
             platform=platform,
             own=own,
+            on_inconclusive=self.one("ask", "ask", "pass", "pass", "block"),
             repository=self.one(REPOSITORY, REPOSITORY.upper()),
             default_branch="main",
             pull=detail,
@@ -327,9 +330,14 @@ class Draw:
 
     def registered(self) -> Registered:
         evidence = EVIDENCE if not self.chance(0.006) else ""
+        undecided, care = self.chance(0.15), self.one("ask", "ask", "pass", "block")
+        gate = "inconclusive" if undecided and care != "pass" else "pass"
+        shown = "inconclusive" if undecided else "pass"
         return Registered(
             exists=not self.chance(0.015),
-            gate="pass" if not self.chance(0.015) else self.one("fail", ""),
+            gate=gate if not self.chance(0.02) else self.one("fail", "", "pass", "inconclusive"),
+            shown=shown if not self.chance(0.01) else self.one("fail", "nothing", "", "inconclusive"),
+            on_inconclusive=care if not self.chance(0.2) else "",
             digest=DIGESTS[4] if not self.chance(0.015) else self.one(DIGESTS[3], ""),
             evidence=evidence,
             evidence_found=evidence if not self.chance(0.01) else self.one(SWAPPED, ""),

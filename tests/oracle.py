@@ -43,6 +43,8 @@ def opinion(case: Case) -> Opinion:
     if case.stage != LIFT and case.stage not in [s.name for s in case.platform.stages]:
         return Opinion(frozenset({"stage"}))
     count, teams = asked_for(case, tier)
+    if case.stage != LIFT and case.stage in case.after.stages and meaning_of_undecided(case, tier) in ("ask", "block"):
+        count = max(count, 1)
     yes = approvers(case)
     entry = case.after.stages.get(case.stage)
     broken = shape(case) | authorship(case) | objections(case)
@@ -239,6 +241,20 @@ def emergency_holds(case: Case, yes: set[str]) -> bool:
 # ---------------------------------------------------------------- the version
 
 
+def meaning_of_undecided(case: Case, tier: str) -> str:
+    """Empty where the version's gates were decided; else the strictest of what anybody says that it means."""
+    known = case.registered
+    if known.gate != "inconclusive" and known.shown != "inconclusive":
+        return ""
+    said = {case.on_inconclusive, case.platform.tiers[tier].on_inconclusive}
+    if known.on_inconclusive:
+        said.add(known.on_inconclusive)
+    for word in ("block", "ask"):
+        if word in said:
+            return word
+    return "pass"
+
+
 def the_version(case: Case) -> set[str]:
     entry, known = case.after.stages[case.stage], case.registered
     broken = set()
@@ -249,7 +265,11 @@ def the_version(case: Case) -> set[str]:
         broken.add("quarantine-lift")
     if not known.exists:
         return broken | {"version"}
-    if known.gate != "pass" or known.evidence == "":
+    if known.gate not in ("pass", "inconclusive") or known.shown in ("fail", "nothing") or known.evidence == "":
+        broken.add("gate")
+    if known.gate == "pass" and known.shown == "inconclusive" and known.on_inconclusive != "pass":
+        broken.add("gate")  # somebody wrote another tag
+    if meaning_of_undecided(case, effective_tier(case)) == "block":
         broken.add("gate")
     if known.digest != entry.digest:
         broken.add("digest")

@@ -106,6 +106,7 @@ def register_versions(tracking_uri: str) -> Tracking:
         tracking.log(run, params={"rate": str(number / 10)}, metrics={"roc_auc": roc_auc})
         evidence = {
             "rows": 1234,
+            "outcome": gate,
             "champions": {"production": {"version": 1, "digest": DIGESTS[1]}},
             "champion_metrics": {"production": {"roc_auc": {"value": 0.69}}},
             "metrics": {"roc_auc": {"value": roc_auc, "low": roc_auc - 0.01, "high": roc_auc + 0.01}},

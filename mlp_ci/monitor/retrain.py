@@ -125,6 +125,9 @@ def alarm_of(ctx: Context, tracking: Tracking, model: ModelSpec, stage: str) -> 
     )
 
 
+GATED = ("pass", "inconclusive")
+
+
 def _require_reason(versions: Sequence[VersionFact], stage: str, alarm: Alarm | None) -> None:
     """``versions`` are those that could take the place of the live one: a quarantined one waits for nothing."""
     if alarm is None:
@@ -138,7 +141,7 @@ def _require_reason(versions: Sequence[VersionFact], stage: str, alarm: Alarm | 
     newer = [
         v
         for v in versions
-        if v.number > alarm.version.number and v.gate == "pass" and dict(v.data) != dict(alarm.version.data)
+        if v.number > alarm.version.number and v.gate in GATED and dict(v.data) != dict(alarm.version.data)
     ]
     if newer:
         number = newer[-1].number

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from mlp_ci.tracking import Tracking, VersionFact
 
 FOLDER = "monitor"
-EVIDENCE = "evidence.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +179,8 @@ def _estimate(spec: ModelSpec, facts: Facts, look: Look) -> Estimate | None:
 
 def _evidence(tracking: Tracking, version: VersionFact) -> Mapping[str, Any]:
     """What the version showed when it was judged; nothing for a version that was registered by other means."""
-    there = tracking.has_artifact(version.run_id, EVIDENCE)
-    return tracking.read_json(version.run_id, EVIDENCE) if there else {}
+    there = tracking.has_artifact(version.run_id, version.evidence_file)
+    return tracking.read_json(version.run_id, version.evidence_file) if there else {}
 
 
 def _require_stage(platform: PlatformSpec, stage: str) -> None:

@@ -8,7 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError, OutsideError
-from mlp_ci.promote.requirement import requirement, tier_of
+from mlp_ci.promote.case import INCONCLUSIVE
+from mlp_ci.promote.requirement import requirement, strictest_care, tier_of
 from mlp_ci.report import Outcome, Table, markdown_cell, markdown_table
 from mlp_ci.spec import show_duration
 
@@ -42,7 +43,7 @@ def promotion_body(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> 
             "Merging this deploys it."
         ),
         "",
-        f"**Needs** {_needs(asked, platform)}",
+        f"**Needs** {_needs(asked, platform, evidence)}",
         "",
     ]
     metrics = _metrics_table(evidence, *_compared(evidence, tracking, asked.stage, current))
@@ -57,13 +58,18 @@ def promotion_body(asked: Asked, tracking: Tracking, platform: PlatformSpec) -> 
     return "\n".join(lines) + "\n"
 
 
-def _needs(asked: Asked, platform: PlatformSpec) -> str:
+def _needs(asked: Asked, platform: PlatformSpec, evidence: Mapping[str, Any]) -> str:
     if asked.emergency and platform.emergency:
         return f"somebody of the team {platform.emergency.team}; in an emergency no other approval, but a review later."
     tier = tier_of(platform, asked.model.name, asked.model.tier)
     if tier not in platform.tiers:
         return f"a tier that the platform knows; {tier} is none."
     needs = requirement(platform, asked.model.promote, tier, asked.stage)
+    care = strictest_care(
+        asked.model.evaluate.on_inconclusive, platform.tiers[tier].on_inconclusive, evidence.get("on_inconclusive", "")
+    )
+    undecided = INCONCLUSIVE in (asked.version.gate, evidence.get("outcome")) and care != "pass"
+    needs = needs.with_person() if undecided else needs
     if needs.count == 0:
         merged = "and merges itself" if needs.machine else "somebody has to merge it"
         return f"no approval: tier {tier} asks for none in {asked.stage}; {merged}."
@@ -73,6 +79,7 @@ def _needs(asked: Asked, platform: PlatformSpec) -> str:
         "who did not write it"
     )
     text += f", one of each team: {', '.join(needs.teams)}" if needs.teams else ""
+    text += ": a person, because the held-out rows did not decide its gates" if undecided else ""
     text += f"; after {show_duration(needs.soak)} in the stage before" if needs.soak else ""
     return f"{text}."
 
@@ -88,7 +95,7 @@ def _current(tracking: Tracking, asked: Asked) -> VersionFact | None:
 
 def _evidence(tracking: Tracking, version: VersionFact) -> Mapping[str, Any]:
     try:
-        return tracking.read_json(version.run_id, "evidence.json")
+        return tracking.read_json(version.run_id, version.evidence_file)
     except (InputError, OutsideError):
         return {}
 

@@ -20,6 +20,7 @@ QUARANTINE = "quarantine lift"
 GUARDED = "guarded files"
 APPROVALS = "approvals"
 PROMOTION, ROLLBACK, EMERGENCY = "promotion", "rollback", "emergency"
+INCONCLUSIVE = str(Outcome.INCONCLUSIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,18 +28,27 @@ class Registered:
     """What the registry knows of the version; ``exists`` false when it knows none of that number.
 
     ``evidence`` is what the version was registered with, ``evidence_found`` the digest of the evidence as it is now.
-    ``commit_known``: the commit it was trained from is in the history of the default branch. ``data``: its data is
-    named by digest.
+    ``gate`` is what its tag says of its gates, ``shown`` what that evidence itself says: pass, inconclusive, fail, or
+    "nothing"; empty where it is not the evidence it was registered with. ``on_inconclusive``: what its evidence says
+    that an undecided gate means. ``commit_known``: the commit it was trained from is in the history of the default
+    branch. ``data``: its data is named by digest.
     """
 
     exists: bool
     gate: str = ""
+    shown: str = ""
+    on_inconclusive: str = ""
     digest: str = ""
     evidence: str = ""
     evidence_found: str = ""
     commit: str = ""
     commit_known: bool = False
     data: bool = False
+
+    @property
+    def undecided(self) -> bool:
+        """Whether the held-out rows did not decide its gates, by the tag or by the evidence."""
+        return INCONCLUSIVE in (self.gate, self.shown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,16 +67,18 @@ class Case:
     """Everything that :func:`mlp_ci.promote.policy.decide` may know.
 
     ``before`` and ``after`` are promotion.yaml on the default branch without and with the change; ``own`` is what
-    model.yaml asks for beyond the platform. ``permissions`` holds what each reviewer and dismisser may do (login →
-    admin, write, read or none) and ``teams`` who is in the teams that matter (slug → logins): who is not in them may
-    do nothing and is in none. ``at`` is the instant to be judged for. ``lifted`` says, where these bytes were once
-    quarantined and the lift was not allowed, what is wrong with it.
+    model.yaml asks for beyond the platform, ``on_inconclusive`` what it says that an undecided gate means.
+    ``permissions`` holds what each reviewer and dismisser may do (login → admin, write, read or none) and ``teams`` who
+    is in the teams that matter (slug → logins): who is not in them may do nothing and is in none. ``at`` is the instant
+    to be judged for. ``lifted`` says, where these bytes were once quarantined and the lift was not allowed, what is
+    wrong with it.
     """
 
     stage: str
     tier: str
     platform: PlatformSpec
     own: Promote
+    on_inconclusive: str = "ask"
     repository: str
     default_branch: str
     pull: PullDetail

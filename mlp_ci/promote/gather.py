@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -53,6 +54,22 @@ class Basis:
     @property
     def tier(self) -> str:
         return self.model.tier if self.model else "standard"
+
+    @property
+    def on_inconclusive(self) -> str:
+        return self.model.evaluate.on_inconclusive if self.model else "ask"
+
+
+def said_in(content: bytes) -> tuple[str, str]:
+    """The outcome that an evidence file tells, and what it says an undecided gate means; "nothing" for none."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    told = value if isinstance(value, dict) else {}
+    outcome = told.get("outcome")
+    known = outcome in ("pass", "fail", "inconclusive")
+    return (str(outcome) if known else "nothing"), str(told.get("on_inconclusive") or "")
 
 
 @dataclass
@@ -112,6 +129,7 @@ class Gatherer:
                     tier=basis.tier,
                     platform=basis.policy.spec,
                     own=basis.own,
+                    on_inconclusive=basis.on_inconclusive,
                     repository=self.hub.place.full_name,
                     default_branch=self.hub.default_branch,
                     pull=pull,
@@ -131,7 +149,8 @@ class Gatherer:
         now = policy_at(self.ctx, pull.merged_at) if pull.merged_at else policy_of(self.ctx)
         older = Basis(policy=then, model=self._model(parted))
         newer = Basis(policy=now, model=self._model(base))
-        same = (older.own, older.tier, then.spec) == (newer.own, newer.tier, now.spec)
+        rules = [(b.own, b.tier, b.on_inconclusive, b.policy.spec) for b in (older, newer)]
+        same = rules[0] == rules[1]
         return [newer] if same or older.model is None else [older, newer]
 
     def _model(self, ref: str) -> ModelSpec | None:
@@ -186,14 +205,17 @@ class Gatherer:
         if found is None:
             return Registered(exists=False)
         try:
-            evidence = self.tracking().read_bytes(found.run_id, "evidence.json")
-            digest = f"sha256:{hashlib.sha256(evidence).hexdigest()}"
+            content = self.tracking().read_bytes(found.run_id, found.evidence_file)
         except InputError:
-            digest = ""
+            content = b""
+        digest = f"sha256:{hashlib.sha256(content).hexdigest()}" if content else ""
+        shown, care = said_in(content) if digest == found.evidence else ("", "")
         branch = self.hub.default_branch
         return Registered(
             exists=True,
             gate=found.gate,
+            shown=shown,
+            on_inconclusive=care,
             digest=found.digest,
             evidence=found.evidence,
             evidence_found=digest,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mlp_ci.github import Hub
+    from mlp_ci.spec import ModelSpec
 
 # Where GitHub looks for them. A `.github/actions` folder is code that workflows run.
 GUARDED_PATHS = (".github/workflows", ".github/actions", "workflow-templates")
@@ -26,8 +27,13 @@ def guarded_paths(files: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(f for f in files if f.lower() in plain or _GUARDED.fullmatch(f)))
 
 
+def _asked(spec: ModelSpec) -> tuple[object, ...]:
+    """What of model.yaml decides who has to approve its promotions."""
+    return spec.name, spec.tier, spec.promote, spec.evaluate.on_inconclusive
+
+
 def guarded_changes(hub: Hub, files: Iterable[str], base: str, head: str) -> tuple[str, ...]:
-    """The same, with model.yaml where its name, tier or `promote` differs between two commits."""
+    """The same, with model.yaml where its name, tier, `promote` or what an undecided gate means has changed."""
     paths = guarded_paths(files)
     if MODEL_FILE not in files or hub.read_file(MODEL_FILE, base) is None:
         return paths
@@ -36,6 +42,6 @@ def guarded_changes(hub: Hub, files: Iterable[str], base: str, head: str) -> tup
         after = model_at(hub, head)
     except (SpecError, InputError):
         return (*paths, f"{MODEL_FILE} (it cannot be read)")
-    if (before.name, before.tier, before.promote) != (after.name, after.tier, after.promote):
-        return (*paths, f"{MODEL_FILE} (its name, tier or promote)")
+    if _asked(before) != _asked(after):
+        return (*paths, f"{MODEL_FILE} (its name, tier, promote or on_inconclusive)")
     return paths

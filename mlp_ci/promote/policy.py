@@ -12,6 +12,8 @@ pull request changes:
   it never brings an older one back;
 - nobody with write access has asked for changes as their latest word, unless an admin dismissed that;
 - the version exists, passed its gate, has the digest and the evidence that the file names, and a complete lineage;
+- where the held-out rows did not decide its gate, at least one person approved it, in whatever tier and stage; the
+  platform, or model.yaml, may also let no such version on;
 - the digest is not quarantined, and if it once was, the lift was approved in a pull request of its own;
 - in every stage but the first, the version and its digest are what the stage before has, and have been for its soak;
 - no freeze holds.
@@ -28,7 +30,7 @@ from mlp_ci.github.facts import WEB_FLOW
 from mlp_ci.promote.case import EMERGENCY, GUARDED, PROMOTION, QUARANTINE, Case, Verdict, failed, passed
 from mlp_ci.promote.people import counted_approvers, members, own_people, people_rules
 from mlp_ci.promote.requirement import Requirement, requirement, tier_of
-from mlp_ci.promote.version_rules import entry_rules
+from mlp_ci.promote.version_rules import care_of, entry_rules
 from mlp_ci.report import Finding, Outcome
 from mlp_ci.spec import PROMOTION_FILE
 
@@ -96,7 +98,11 @@ def needed(case: Case) -> tuple[Requirement, list[Finding]]:
         known = ", ".join(platform.stage_names())
         what = f"the platform has no stage {case.stage}; it has {known}"
         return Requirement(tier=tier, count=1), [failed("stage", what, fix=f"use one of {known}")]
-    return requirement(platform, case.own, tier, case.stage), []
+    needs = requirement(platform, case.own, tier, case.stage)
+    asks = case.entry is not None and case.stage != QUARANTINE
+    if asks and case.registered.undecided and care_of(case) != "pass":
+        needs = needs.with_person()
+    return needs, []
 
 
 def _verdict(

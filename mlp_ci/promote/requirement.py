@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,9 @@ from mlp_ci.spec import TIERS
 
 if TYPE_CHECKING:
     from mlp_ci.spec import Freeze, PlatformSpec, Promote
+
+# What an undecided gate means: a version like any other, a version that a person has to approve, no version.
+CARE = ("pass", "ask", "block")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,15 @@ class Requirement:
     freezes: tuple[Freeze, ...] = ()
     machine: bool = False
     laxer: tuple[str, ...] = ()
+
+    def with_person(self) -> Requirement:
+        """The same with at least one person's approval, which no machine's merge can take the place of."""
+        return replace(self, count=max(1, self.count), machine=False)
+
+
+def strictest_care(*said: str) -> str:
+    """The strictest of several answers to what an undecided gate means; a word that is none counts as ``ask``."""
+    return max((word if word in CARE else "ask" for word in said), key=CARE.index)
 
 
 def tier_of(platform: PlatformSpec, model: str, tier: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlp_ci.promote.case import Case, failed, passed, skipped
+from mlp_ci.promote.case import INCONCLUSIVE, Case, failed, passed, skipped
+from mlp_ci.promote.requirement import strictest_care, tier_of
 from mlp_ci.report import Outcome
 from mlp_ci.spec import show_duration
 
@@ -24,7 +25,7 @@ def entry_rules(case: Case, needs: Requirement, *, waived: str = "") -> Iterator
         yield passed("version", f"{case.stage} is to run nothing")
         yield from _freeze_rule(case, needs, waived)
         return
-    yield from registry_rules(entry, case.registered)
+    yield from registry_rules(entry, case.registered, care_of(case))
     yield from _quarantine_rules(case, entry)
     if waived:
         yield skipped("stage-order", waived)
@@ -35,19 +36,26 @@ def entry_rules(case: Case, needs: Requirement, *, waived: str = "") -> Iterator
     yield from _freeze_rule(case, needs, waived)
 
 
-def registry_rules(entry: StageEntry, registered: Registered) -> Iterator[Finding]:
-    """Whether the registry has the version that the entry names, gated, with the same bytes, evidence and lineage."""
+def care_of(case: Case) -> str:
+    """What an undecided gate means here, by the strictest of model.yaml, the evidence and the platform's tier."""
+    policy = case.platform.tiers.get(tier_of(case.platform, case.before.model, case.tier))
+    said = [case.on_inconclusive, *([policy.on_inconclusive] if policy else [])]
+    evidence = case.registered.on_inconclusive
+    return strictest_care(*said, *([evidence] if evidence else []))
+
+
+def registry_rules(entry: StageEntry, registered: Registered, care: str = "ask") -> Iterator[Finding]:
+    """Whether the registry has the version that the entry names, gated, with the same bytes, evidence and lineage.
+
+    ``care``: what it means that the held-out rows did not decide its gates (:func:`care_of`).
+    """
     name = f"version {entry.version}"
     if not registered.exists:
         fix = "name a version that `mlp-ci register` made"
         yield failed("version", f"{name} is not in the registry", fix=fix)
         return
     yield passed("version", f"{name} is in the registry")
-    if registered.gate == "pass" and registered.evidence:
-        yield passed("gate", f"{name} passed its gate")
-    else:
-        what = f"{name} has no evidence" if registered.gate == "pass" else f"{name} did not pass its gate"
-        yield failed("gate", what, fix="promote a version that passed; `mlp-ci evaluate` says why this one did not")
+    yield _gate_rule(name, registered, care)
     if registered.digest == entry.digest:
         yield passed("digest", f"the registry has the same bytes ({entry.digest[:19]}…)")
     else:
@@ -56,6 +64,27 @@ def registry_rules(entry: StageEntry, registered: Registered) -> Iterator[Findin
         yield failed("digest", what, fix=fix)
     yield _evidence_rule(entry, registered)
     yield _lineage_rule(name, registered)
+
+
+def _gate_rule(name: str, registered: Registered, care: str) -> Finding:
+    """What the tag says has to be what the evidence says: whoever may write tags must not decide alone."""
+    fix = "promote a version that passed; `mlp-ci evaluate` says why this one did not"
+    if registered.gate not in ("pass", INCONCLUSIVE) or registered.shown == "fail":
+        return failed("gate", f"{name} did not pass its gate", fix=fix)
+    if not registered.evidence:
+        return failed("gate", f"{name} has no evidence", fix=fix)
+    if registered.shown == "nothing":
+        return failed("gate", f"the evidence of {name} does not say whether it passed its gate", fix=fix)
+    if registered.gate == "pass" and registered.shown == INCONCLUSIVE and registered.on_inconclusive != "pass":
+        what = f"the registry says that {name} passed its gate, and its evidence says inconclusive"
+        return failed("gate", what, fix="find out who changed the tag `mlp.gate`; register the model again")
+    if not registered.undecided:
+        return passed("gate", f"{name} passed its gate")
+    if care == "block":
+        what = f"the held-out rows did not decide the gates of {name}, and on_inconclusive is block"
+        return failed("gate", what, fix="hold out more rows and evaluate again, or promote a version that passed")
+    asked = "a person has to approve it" if care == "ask" else "on_inconclusive is pass"
+    return passed("gate", f"the held-out rows did not decide the gates of {name}; {asked}")
 
 
 def _evidence_rule(entry: StageEntry, registered: Registered) -> Finding:

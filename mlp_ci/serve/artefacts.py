@@ -28,14 +28,14 @@ def obtain(home: Path, tracking: Tracking, model: str, stage: str, entry: StageE
     """The release that the entry of a stage names: registered, gated, with the same bytes, on this machine."""
     version = tracking.version(model, entry.version)
     name = f"version {entry.version} of {model}"
-    if version.gate != "pass":
+    if version.gate not in ("pass", "inconclusive"):  # whether a person approved the latter was judged before
         msg = f"{name} did not pass its gate (it says {version.gate or 'nothing'})"
         raise GateError(msg, fix="promote a version that passed")
     if version.digest != entry.digest:
         msg = f"{name} has the digest {version.digest or 'none'}, {PROMOTION_FILE} asks for {entry.digest}"
         why = f"what was approved for {stage} is other bytes"
         raise InputError(msg, why=why, fix="run `mlp-ci promote` again, and find out who changed the tag")
-    found = hashlib.sha256(tracking.read_bytes(version.run_id, "evidence.json")).hexdigest()
+    found = hashlib.sha256(tracking.read_bytes(version.run_id, version.evidence_file)).hexdigest()
     if found != version.evidence.removeprefix("sha256:"):
         msg = f"the evidence of {name} is not the evidence that it was registered with"
         why = "its gate may never have passed"

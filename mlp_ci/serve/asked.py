@@ -149,6 +149,22 @@ def verified(job: Job, place: Place, entry: StageEntry) -> Verdict:
     return verdict
 
 
+def _undecided(job: Job, entry: StageEntry) -> bool:
+    """Whether the held-out rows did not decide this version's gates, so that a person has to approve it."""
+    from mlp_ci.promote.case import INCONCLUSIVE
+    from mlp_ci.promote.gather import said_in
+
+    version = job.tracking.find_version(job.model.name, entry.version)
+    if version is None:
+        return False
+    try:
+        shown, care = said_in(job.tracking.read_bytes(version.run_id, version.evidence_file))
+    except InputError:
+        return version.gate == INCONCLUSIVE  # that it has no evidence is said where it is fetched
+    said = job.model.evaluate.on_inconclusive
+    return INCONCLUSIVE in (version.gate, shown) and (care, said) != ("pass", "pass")
+
+
 def _judged_alone(job: Job, stage: str) -> Verdict:
     """Without GitHub nobody can have approved anything: only what needs no approval may go live."""
     from mlp_ci import clock
@@ -158,6 +174,8 @@ def _judged_alone(job: Job, stage: str) -> Verdict:
     entry = job.promotion.stages.get(stage)
     tier = tier_of(job.platform, job.model.name, job.model.tier)
     needs = requirement(job.platform, job.model.promote, tier, stage) if tier in job.platform.tiers else None
+    if needs and entry and _undecided(job, entry):
+        needs = needs.with_person()
     frozen = next((f for f in needs.freezes if f.end(clock.now())), None) if needs else None
     outcome, fix = Outcome.FAIL, ""
     if needs is None or needs.count:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +27,11 @@ class TierPolicy(Strict):
     )
     merge: Annotated[str, Field(pattern="^(person|machine)$")] = Field(
         "person", description="Who merges an approved promotion; machine is for tier low only."
+    )
+    on_inconclusive: Literal["block", "ask", "pass"] = Field(
+        "pass",
+        description="The least that is asked of a version whose gates the rows could not decide; model.yaml may ask "
+        "for more.",
     )
 
 
@@ -138,6 +143,12 @@ class PlatformSpec(Strict):
 
     def stage_names(self) -> tuple[str, ...]:
         return tuple(stage.name for stage in self.stages)
+
+    def class_called(self, wanted: str | tuple[str, ...]) -> str | None:
+        """The runner class of this name, or the one with exactly these labels, in any order; None without one."""
+        if isinstance(wanted, str):
+            return wanted if wanted in self.runners else None
+        return next((name for name, about in self.runners.items() if set(about.labels) == set(wanted)), None)
 
     def stage_before(self, stage: str) -> Stage | None:
         """The stage that a version must have been in before ``stage``; None for the first."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_FOLDER = re.compile("evaluations/[0-9a-f]{16}")  # a tag is whatever somebody wrote into it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +37,22 @@ class RunFact:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Point:
+    """One value of a metric, measured at ``moment`` (Unix time in milliseconds)."""
+
+    name: str
+    value: float
+    moment: int
+    step: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class VersionFact:
-    """What the registry remembers of one version; ``data`` maps the paths of the data to their DVC digests."""
+    """What the registry remembers of one version.
+
+    ``data`` maps the paths of the data to their DVC digests; ``evaluation`` is the folder of the run where the
+    evidence that it was registered with lies.
+    """
 
     model: str
     number: int
@@ -46,7 +63,13 @@ class VersionFact:
     commit: str = ""
     data: Mapping[str, str] = field(default_factory=dict)
     train_key: str = ""
+    evaluation: str = ""
     created: datetime
+
+    @property
+    def evidence_file(self) -> str:
+        """The artefact of the run that is this version's evidence; older versions have it at the top."""
+        return f"{self.evaluation}/evidence.json" if _FOLDER.fullmatch(self.evaluation) else "evidence.json"
 
 
 def instant(milliseconds: int | None) -> datetime:
@@ -77,6 +100,7 @@ def version_fact(version: Any) -> VersionFact:
         commit=tags.get("mlp.commit", ""),
         data=_data(tags.get("mlp.data", "")),
         train_key=tags.get("mlp.train_key", ""),
+        evaluation=tags.get("mlp.evaluation", ""),
         created=instant(version.creation_timestamp),
     )
 

@@ -32,6 +32,12 @@ class Version:
     bytes_of: str
 
 
+def evidence_of(roc_auc: float, outcome: str = "pass", on_inconclusive: str = "ask") -> dict[str, Any]:
+    """What an evaluation found, in the words of the evidence file."""
+    metrics = {"roc_auc": {"value": roc_auc}}
+    return {"outcome": outcome, "on_inconclusive": on_inconclusive, "metrics": metrics, "gates": []}
+
+
 @dataclass
 class Registry:
     """MLflow. ``models``: a folder of real models by letter; without them a digest is all there is of a version."""
@@ -40,21 +46,28 @@ class Registry:
     experiment: str
     models: Path | None = None
 
-    def register(self, model: str, commit: str, wanted: Mapping[int, str]) -> dict[int, Version]:
-        """Versions with these numbers (from 1) and bytes, all trained from ``commit``, all past their gate."""
-        self.tracking.register_model(model, "", {})
-        return {int(n): self.add(model, commit, int(n), letter) for n, letter in wanted.items()}
+    def register(
+        self, model: str, commit: str, wanted: Mapping[int, str], undecided: Mapping[int, str] | None = None
+    ) -> dict[int, Version]:
+        """Versions with these numbers (from 1) and bytes, all trained from ``commit``, all past their gate.
 
-    def add(self, model: str, commit: str, number: int, letter: str) -> Version:
+        ``undecided``: the versions whose gates the rows did not decide, and what their model.yaml said that means.
+        """
+        self.tracking.register_model(model, "", {})
+        care = undecided or {}
+        return {int(n): self.add(model, commit, int(n), letter, care.get(n, "")) for n, letter in wanted.items()}
+
+    def add(self, model: str, commit: str, number: int, letter: str, undecided: str = "") -> Version:
         """One truthful version: a run, the artefact in it, and evidence whose digest the version carries."""
         tags = {"mlp.status": "trained", "mlp.train_seconds": "90", "mlp.runner": "default"}
         run = self.tracking.start_run(self.experiment, f"{model} {number}", tags, TRAINED)
         digest = self._artefact(run, letter)
-        evidence = self.put_evidence(run, {"metrics": {"roc_auc": {"value": 0.8 + number / 100}}, "gates": []})
+        outcome = "inconclusive" if undecided else "pass"
+        evidence = self.put_evidence(run, evidence_of(0.8 + number / 100, outcome, undecided or "ask"))
         self.tracking.set_status(run, "FINISHED", TRAINED)
         described = {
             "mlp.digest": digest,
-            "mlp.gate": "pass",
+            "mlp.gate": "pass" if undecided == "pass" else outcome,
             "mlp.evidence": evidence,
             "mlp.commit": commit,
             "mlp.data": json.dumps({"data/train.parquet": f"md5:{number:032x}"}),

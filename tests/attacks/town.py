@@ -266,7 +266,8 @@ def found(
     mark = uuid.uuid4().hex[:6]
     town = Town(server, clock, folder, registry, f"acme-{mark}", f"{story.name[:40]}-{mark}".strip("-"))
     _seed(town, setup, extra)
-    versions = registry.register(town.model, town.main(), setup.get("registered", {1: "a", 2: "b"}))
+    wanted = setup.get("registered", {1: "a", 2: "b"})
+    versions = registry.register(town.model, town.main(), wanted, setup.get("undecided"))
     town.versions = versions
     given = {stage: town.entry(number) for stage, number in setup.get("live", {}).items()}
     held = [town.held(number) for number in setup.get("quarantined", [])]

@@ -78,7 +78,7 @@ def _store(tracking: Tracking, experiment: str, model: Path, number: int) -> tup
     run = tracking.start_run(experiment, f"run {number}", {}, datetime(2013, 4, number, tzinfo=UTC))
     tracking.log_folder(run, model, "model")
     evidence = model.parent / "evidence.json"
-    evidence.write_text(json.dumps({"metrics": {"roc_auc": {"value": 0.8}}, "gates": [], "version": number}))
+    evidence.write_text(json.dumps({"outcome": "pass", "metrics": {"roc_auc": {"value": 0.8}}, "version": number}))
     tracking.log_file(run, evidence)
     return (
         run,

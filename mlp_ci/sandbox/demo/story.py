@@ -131,7 +131,7 @@ class Story:
 
     def evidence(self, version: int) -> dict[str, Any]:
         """The evidence of a version, from MLflow."""
-        return dict(self.tracking.read_json(self.version(version).run_id, "evidence.json"))
+        return dict(self.tracking.read_json(self.version(version).run_id, self.version(version).evidence_file))
 
     def drift_report(self, version: int) -> str:
         """The page in MLflow that shows the newest drift report of a version in production."""
