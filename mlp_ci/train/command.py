@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Protocol, TextIO
 
 from mlp_ci.process import start_time
@@ -51,13 +51,16 @@ class Command:
 class Ended:
     """How a command ended: its exit code (negative for a signal); ``why`` is exit, timeout, interrupted or watchdog.
 
-    ``said`` is what the watchdog saw.
+    ``said`` is what the watchdog saw; ``oom`` whether a container is known to have run out of memory; ``tags`` are what
+    the back end has to say about it in the run.
     """
 
     code: int
     why: str
     seconds: float
     said: str = ""
+    oom: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def signal_name(self) -> str:
