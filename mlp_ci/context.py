@@ -49,12 +49,27 @@ class GitHubPlace:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HandedOver:
+    """What a mlp-ci that handed a training over to this machine said.
+
+    ``key`` and ``parts`` are of the train key that is meant; ``image`` is the image that this process runs in; of the
+    ``nodes`` that train together this one has the number ``rank``.
+    """
+
+    key: str
+    parts: Mapping[str, str] = field(default_factory=dict)
+    image: str = ""
+    nodes: int = 1
+    rank: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """All that a command may know about where it runs.
 
     ``work`` holds what can be thrown away (downloads, training output); ``serve_home`` is the state of the local
     serving target; ``prediction_log`` the root of the prediction log; ``cache`` what working trees share (environments,
-    models by digest), below ``work`` where none is given.
+    models by digest), below ``work`` where none is given; ``backend`` wins over ``train.backend``.
     """
 
     repo: Path
@@ -66,6 +81,8 @@ class Context:
     github: GitHubPlace | None = None
     in_job: bool = False
     cache: Path | None = None
+    backend: str = ""
+    handed_over: HandedOver | None = None
 
     @property
     def cache_folder(self) -> Path:
@@ -103,7 +120,27 @@ def load_context(path: Path, *, platform_file: Path | None = None, environ: Mapp
         github=_github(repo, environ),
         in_job=environ.get("GITHUB_ACTIONS") == "true",
         cache=Path(environ.get("MLP_CACHE") or cache / "mlp-ci"),
+        backend=environ.get("MLP_CI_BACKEND", ""),
+        handed_over=_handed_over(environ),
     )
+
+
+def _handed_over(environ: Mapping[str, str]) -> HandedOver | None:
+    """From the variables that the back ends kubernetes and ray set; those of torchrun (PET_…) number the machines."""
+    key = environ.get("MLP_CI_EXPECTED_KEY", "")
+    if not key:
+        return None
+    try:
+        return HandedOver(
+            key=key,
+            parts={str(k): str(v) for k, v in json.loads(environ.get("MLP_CI_EXPECTED_PARTS") or "{}").items()},
+            image=environ.get("MLP_CI_IMAGE", ""),
+            nodes=int(environ.get("PET_NNODES") or 1),
+            rank=int(environ.get("PET_NODE_RANK") or 0),
+        )
+    except (ValueError, AttributeError) as error:
+        msg = f"the variables of a training that was handed over cannot be read: {error}"
+        raise InputError(msg, fix="let `mlp-ci train` set MLP_CI_EXPECTED_* and PET_*; unset them otherwise") from error
 
 
 def _github(repo: Path, environ: Mapping[str, str]) -> GitHubPlace | None:
