@@ -6,7 +6,7 @@ READY := .venv/.ready
 # Tests wait for processes as much as they compute.
 WORKERS ?= 3
 
-.PHONY: help demo test test-slow test-all lint format docs bench spark constraints setup clean
+.PHONY: help demo test test-slow test-all lint format docs bench spark frameworks constraints setup clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -55,6 +55,12 @@ bench: $(READY) ## every figure that decides, next to its rival
 
 spark: $(READY) ## also install Spark (half a gigabyte), so that its tests run; needs Java
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,spark]'
+
+# pip and not uv, because pip looks in PIP_FIND_LINKS, where a machine without a GPU may keep a build of PyTorch for
+# processors alone; from the index comes the one with everything for GPUs, several gigabytes.
+frameworks: $(READY) ## also install PyTorch, XGBoost, LightGBM and ONNX, so that their examples are tried
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.*'
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,frameworks]'
 
 constraints: $(READY) ## resolve every dependency anew
 	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --generate-hashes \

@@ -45,7 +45,7 @@ def load(folder: Path) -> Loaded:
     import mlflow.pyfunc
 
     loaded = mlflow.pyfunc.load_model(str(folder))
-    predict = _native(loaded.get_raw_model())
+    predict = _native(_raw_model(loaded))
     return Loaded(signature, predict or _values_of(loaded.predict), "pyfunc")
 
 
@@ -70,6 +70,14 @@ def _pickled_sklearn(folder: Path, flavor: Mapping[str, Any]) -> Any:
 
     with (folder / str(flavor["pickled_model"])).open("rb") as stream:
         return pickle.load(stream)
+
+
+def _raw_model(loaded: Any) -> Any:
+    """The framework's own object behind a pyfunc model; None where the flavour or the team's class offers none."""
+    try:
+        return loaded.get_raw_model()
+    except Exception:  # what such a class raises is its own affair; its `predict` is what counts
+        return None
 
 
 def _native(model: Any) -> Predict | None:

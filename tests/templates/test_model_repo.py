@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted(p.name for p in (ROOT / "workflow-templates").glob("*.yml"))
 EXAMPLES = ("flights", "blank")
+FRAMEWORKS = ("xgboost", "lightgbm", "pytorch", "onnx", "anything")  # see tests/frameworks for whole loops with each
 COMBINATIONS = list(
     itertools.product(
         EXAMPLES,
@@ -102,7 +103,7 @@ def test_the_workflows_are_the_organisations_templates(platform: str) -> None:
 
 
 def test_the_python_of_the_examples_is_in_order(tmp_path: Path) -> None:
-    for example in EXAMPLES:
+    for example in (*EXAMPLES, *FRAMEWORKS):
         written(tmp_path / example, example)
     rules = ["--isolated", "--line-length", "120", "--select", "E,F,I,B,UP,SIM,RET,PTH,C4", "--ignore", "E402"]
     done = subprocess.run(
@@ -115,7 +116,7 @@ def test_the_python_of_the_examples_is_in_order(tmp_path: Path) -> None:
 
 
 def test_requirements_cover_what_the_examples_import() -> None:
-    for example in EXAMPLES:
+    for example in (*EXAMPLES, *FRAMEWORKS):
         files = rendered(example)
         wanted = set(re.findall(r"^([\w-]+)>=", files["requirements.txt"].decode(), re.MULTILINE))
         names = {"sklearn": "scikit-learn", "yaml": "pyyaml", "numpy": "pandas"}  # pandas brings numpy
