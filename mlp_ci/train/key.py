@@ -54,6 +54,21 @@ class TrainKey:
         return sorted(name for name in self.parts if parts.get(name) != self.parts[name])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Marked:
+    """A training that must not be taken for the one of its key, as one that only shows whether it comes out the same.
+
+    ``salt`` tells such trainings apart; ``tags`` say in the run what it is.
+    """
+
+    salt: str
+    tags: Mapping[str, str]
+
+    def of(self, key: TrainKey) -> TrainKey:
+        """The same parts under another digest: nobody who looks for ``key`` finds the run."""
+        return TrainKey(digest=_digest({"key": key.digest, "salt": self.salt}), parts=key.parts)
+
+
 def train_key(ctx: Context, spec: ModelSpec) -> TrainKey:
     """The key of the working tree as it is now.
 
