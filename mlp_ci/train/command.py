@@ -118,7 +118,7 @@ def run(
     """
     started = time.monotonic()
     watch = watch or Unwatched()
-    with _asked_to_stop() as asked:
+    with asked_to_stop() as asked:
         process = subprocess.Popen(
             command.argv or ["sh", "-c", command.line],
             cwd=command.folder,
@@ -231,7 +231,7 @@ class Asked:
 
 
 @contextlib.contextmanager
-def _asked_to_stop() -> Iterator[Asked]:
+def asked_to_stop() -> Iterator[Asked]:
     """Takes SIGTERM and SIGINT, instead of ending this process in the middle of something."""
     asked = Asked()
     if threading.current_thread() is not threading.main_thread():
