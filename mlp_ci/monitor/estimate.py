@@ -38,7 +38,8 @@ MIN_ROWS = 500
 FEWEST_OF_A_CLASS = 20
 # More of the window than this where the held-out data has nothing: the calibration would be a guess.
 MOST_UNSEEN = 0.1
-ESTIMABLE = {m.name: m for m in METRICS.values() if m.values and BINARY in m.tasks}
+# Where values lie between 0 and 1 (log loss: from 0), and depend on nothing but bins, scores and classes.
+ESTIMABLE = {n: METRICS[n] for n in ("roc_auc", "pr_auc", "log_loss", "brier", "accuracy", "f1", "precision", "recall")}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 from mlp_ci.data.words import show_share
 from mlp_ci.errors import InputError, MlpError
 from mlp_ci.evaluate.bootstrap import MOST_ROWS, Estimate, Settings, estimates
-from mlp_ci.evaluate.metrics import BINARY, METRICS, MULTICLASS, REGRESSION, THRESHOLD, Array, Metric, Predictions
+from mlp_ci.evaluate.metrics import BINARY, METRICS, REGRESSION, THRESHOLD, Array, Metric, Predictions
 from mlp_ci.monitor import estimate as expected
 from mlp_ci.monitor.labelled import Labelled, join_labels
 from mlp_ci.monitor.promise import (
@@ -266,7 +266,7 @@ def measure(
 # ---------------------------------------------------------------- metrics
 
 # Classes by name are not in the log as numbers, and what is measured rather than computed needs no labels.
-LIVE = {m.name: m for m in METRICS.values() if m.values and set(m.tasks) != {MULTICLASS}}
+LIVE = {m.name: m for m in METRICS.values() if m.values and m.comparable and {BINARY, REGRESSION} & set(m.tasks)}
 
 
 def metric_named(name: str) -> Metric:
@@ -292,7 +292,7 @@ def predictions_of(metric: Metric, labels: Array, predictions: Array) -> Predict
     if metric.name != "accuracy" and len(np.unique(labels)) != 2:
         msg = "the labels of this window do not have two classes"
         raise InputError(msg)
-    if metric.name in ("log_loss", "brier") and not shares:
+    if metric.name in ("log_loss", "brier", "brier_skill", "ece") and not shares:
         msg = f"{metric.name} needs probabilities, and the log has predictions that are none"
         raise InputError(msg)
     positive = 1.0 if flags else labels.max()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn import metrics as sk
 
 from mlp_ci.errors import InputError
 from mlp_ci.evaluate.bootstrap import REPLICATES, difference, estimates, resamples
@@ -45,57 +44,6 @@ def regression(rows: int = 400, seed: int = 0) -> Predictions:
     chance = np.random.default_rng(seed)
     target = chance.normal(1e6, 3, rows)
     return Predictions(task=REGRESSION, target=target, label=target + chance.normal(size=rows))
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("digits", [1, 2, 8])
-def test_binary_metrics_equal_scikit_learn(seed: int, digits: int) -> None:
-    p = binary(seed=seed, digits=digits)
-    assert p.probability is not None
-    expected = {
-        "roc_auc": sk.roc_auc_score(p.target, p.probability),
-        "pr_auc": sk.average_precision_score(p.target, p.probability),
-        "log_loss": sk.log_loss(p.target, p.probability),
-        "brier": sk.brier_score_loss(p.target, p.probability),
-        "accuracy": sk.accuracy_score(p.target, p.label),
-        "f1": sk.f1_score(p.target, p.label),
-        "precision": sk.precision_score(p.target, p.label),
-        "recall": sk.recall_score(p.target, p.label),
-    }
-    found = {m.name: value_of(m, p) for m in computable(p)}
-    assert found == pytest.approx(expected, rel=1e-9)
-
-
-def test_multiclass_metrics_equal_scikit_learn() -> None:
-    p = multiclass()
-    expected = {
-        "log_loss": sk.log_loss(p.target, p.probability, labels=[0, 1, 2, 3]),
-        "accuracy": sk.accuracy_score(p.target, p.label),
-        "macro_f1": sk.f1_score(p.target, p.label, average="macro"),
-    }
-    assert {m.name: value_of(m, p) for m in computable(p)} == pytest.approx(expected)
-
-
-def test_regression_metrics_equal_scikit_learn() -> None:
-    p = regression()
-    expected = {
-        "rmse": sk.root_mean_squared_error(p.target, p.label),
-        "mae": sk.mean_absolute_error(p.target, p.label),
-        "r2": sk.r2_score(p.target, p.label),
-        "mape": sk.mean_absolute_percentage_error(p.target, p.label),
-    }
-    assert {m.name: value_of(m, p) for m in computable(p)} == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("p", [binary(200), multiclass(200), regression(200)])
-def test_a_weighted_value_is_the_value_of_the_repeated_rows(p: Predictions) -> None:
-    weights = next(resamples(len(p)))
-    for metric in computable(p):
-        assert metric.values
-        weighted = metric.values(p, weights)
-        for i in range(3):
-            repeated = p.take(np.repeat(np.arange(len(p)), weights[i].astype(int)))
-            assert weighted[i] == pytest.approx(value_of(metric, repeated), rel=1e-6)
 
 
 def test_the_interval_of_the_accuracy_is_the_binomial_one() -> None:

@@ -21,10 +21,19 @@ from mlp_ci.evaluate.metrics.kinds import (
     Sums,
     Values,
 )
-from mlp_ci.evaluate.metrics.registry import METRICS, computable, metric_called, value_of
+from mlp_ci.evaluate.metrics.registry import (
+    FAMILIES,
+    METRICS,
+    computable,
+    metric_called,
+    names_for,
+    value_of,
+    why_undefined,
+)
 
 __all__ = [
     "BINARY",
+    "FAMILIES",
     "FORECASTING",
     "METRICS",
     "MULTICLASS",
@@ -41,5 +50,7 @@ __all__ = [
     "Values",
     "computable",
     "metric_called",
+    "names_for",
     "value_of",
+    "why_undefined",
 ]

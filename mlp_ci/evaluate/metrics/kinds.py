@@ -74,14 +74,20 @@ class Sums:
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """One metric: for which tasks, which way is better, and whether it needs probabilities. ``values`` is None for
-    what is measured rather than computed (latency, size)."""
+    """One metric: for which tasks, which way is better, and whether it needs probabilities.
+
+    ``values`` is None for what is measured rather than computed (latency, size) and for a team's own metrics.
+    ``usual``: reported for every model; others only where a gate names them. Not ``comparable``: neither more nor less
+    is better (a rate, a signed error), so it has no champion to be worse than.
+    """
 
     name: str
     tasks: tuple[str, ...]
     higher_is_better: bool
     values: Values | None = None
     needs_probability: bool = False
+    usual: bool = True
+    comparable: bool = True
 
 
 def ratio(above: Array, below: Array) -> Array:
