@@ -17,6 +17,7 @@ from mlp_ci import __version__
 from mlp_ci.commands.loop import app as loop_app
 from mlp_ci.commands.options import PLATFORM, WRITE
 from mlp_ci.commands.promotions import app as promotions_app
+from mlp_ci.commands.tell import app as tell_app
 from mlp_ci.commands.watch import app as watch_app
 from mlp_ci.commands.write import app as write_app
 from mlp_ci.data.commands import app as data_app
@@ -75,6 +76,7 @@ def _top(
 
 app.add_typer(write_app)
 app.add_typer(loop_app)
+app.add_typer(tell_app)
 app.add_typer(promotions_app)
 app.add_typer(watch_app)
 app.add_typer(data_app, name="data", rich_help_panel=WRITE)

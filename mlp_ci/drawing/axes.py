@@ -68,7 +68,7 @@ def steps(shares: Sequence[float], top: float, size: tuple[float, float]) -> str
 def _round_step(least: float) -> float:
     if least <= 0 or not math.isfinite(least):
         return 1.0
-    power = 10 ** math.floor(math.log10(least))
+    power: float = 10.0 ** math.floor(math.log10(least))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 

@@ -1,0 +1,1 @@
+"""What is told of an evaluation, from stored facts only: tables, the comment, the page, the model card."""
