@@ -35,6 +35,31 @@ def validate(
 
 
 @app.command(rich_help_panel=LOOP)
+def plan(
+    default_runner: Annotated[
+        str,
+        typer.Option(
+            "--default-runner",
+            envvar="MLP_CI_DEFAULT_RUNNER",
+            help="Labels, separated by commas, where platform.yaml has no class `default`.",
+        ),
+    ] = "",
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+    platform: PlatformOption = None,
+) -> int:
+    """Say which jobs the workflow needs, on which machines, for how long and at which price, and what it skips."""
+
+    def flow() -> Report:
+        from mlp_ci.plan import plan as run_plan
+
+        return run_plan(context_of(path, platform), default_runner=default_runner)
+
+    return Presenter("plan", output_format, output)(flow)
+
+
+@app.command(rich_help_panel=LOOP)
 def train(
     path: PathOption = Path(),
     output_format: FormatOption = "text",
@@ -44,11 +69,41 @@ def train(
     """Run the training command under the training contract. The same code, data and params train once."""
 
     def flow() -> Report:
+        from mlp_ci.sweep import best_parameters
         from mlp_ci.train import train as run_train
 
-        return run_train(context_of(path, platform), log=sys.stderr if output_format == "json" else sys.stdout)
+        log = sys.stderr if output_format == "json" else sys.stdout
+        return run_train(context_of(path, platform), log=log, search=best_parameters)
 
     return Presenter("train", output_format, output)(flow)
+
+
+@app.command(rich_help_panel=LOOP)
+def sweep(
+    job: Annotated[
+        int, typer.Option("--job", min=1, envvar="MLP_CI_JOB", help="Which of several jobs this is, from 1.")
+    ] = 1,
+    of: Annotated[
+        int, typer.Option("--of", min=1, envvar="MLP_CI_OF", help="How many jobs share the trials at the same time.")
+    ] = 1,
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+    platform: PlatformOption = None,
+) -> int:
+    """Search for the best parameters (train.sweep). `train` does it by itself; several jobs do it faster."""
+
+    def flow() -> Report:
+        from mlp_ci.errors import InputError
+        from mlp_ci.sweep import sweep as run_sweep
+
+        if job > of:
+            msg = f"--job {job} --of {of}: there are only {of} jobs"
+            raise InputError(msg, fix="count the jobs from 1")
+        log = sys.stderr if output_format == "json" else sys.stdout
+        return run_sweep(context_of(path, platform), share=(job, of) if of > 1 else None, log=log)
+
+    return Presenter("sweep", output_format, output)(flow)
 
 
 @app.command(rich_help_panel=LOOP)

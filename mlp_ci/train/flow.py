@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, TextIO
 
 from mlp_ci import dvc
-from mlp_ci.errors import MlpError, OutsideError
+from mlp_ci.errors import InputError, MlpError, OutsideError
 from mlp_ci.spec import load_model
 from mlp_ci.tracking import Tracking, connect
 from mlp_ci.train import backends, claim, held_out, lease, preflight
@@ -18,6 +18,7 @@ from mlp_ci.train.ending import failure
 from mlp_ci.train.job import Job
 from mlp_ci.train.keeping import hand_over, keep_failure
 from mlp_ci.train.key import ignored, train_key
+from mlp_ci.train.params import Chosen, noted, write_merged
 from mlp_ci.train.record import read_params, run_tags
 from mlp_ci.train.summary import report_of
 from mlp_ci.train.watching import Watching
@@ -29,27 +30,25 @@ if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.report import Report
     from mlp_ci.tracking import RunFact
+    from mlp_ci.train.params import Search
 
 
-def train(ctx: Context, *, log: TextIO | None = None) -> Report:
+def train(ctx: Context, *, log: TextIO | None = None, search: Search | None = None) -> Report:
     """Train what the working tree describes, unless it has been trained already.
 
+    ``search`` finds the parameters where model.yaml asks for a search (``train.sweep``).
     ``log`` takes the command's output as it comes (stdout, if not given). Raises InputError when the command breaks
     the training contract, GateError when it runs out of time or memory, OutsideError when something outside ended it,
     it got stuck or MLflow fails; KeyboardInterrupt after SIGTERM or SIGINT, with the run left to be resumed.
     """
     stream = log or sys.stdout
     spec = load_model(ctx.repo)
-    with _one_at_a_time(ctx.work, stream):
-        for notes in ctx.work.iterdir():
-            if stop_left_over(notes):
-                say(stream, "ended a training command that had outlived the mlp-ci which started it")
-        held_out.bring_back(ctx.repo, ctx.work)
+    with alone_here(ctx, stream):
         key = train_key(ctx, spec)
         backends.check_expected(ctx, key)
         job = Job(ctx=ctx, spec=spec, key=key, tracking=connect_to(ctx), log=stream)
         there = backends.elsewhere(ctx, spec)
-        run, trained = _train_elsewhere(job, there) if there else _train_here(job)
+        run, trained = _train_elsewhere(job, there) if there else _train_here(job, search)
         return report_of(job, run, trained)
 
 
@@ -63,14 +62,18 @@ def connect_to(ctx: Context) -> Tracking:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(work: Path, log: TextIO) -> Iterator[None]:
-    """One training per working tree; the system frees the lock however this process ends."""
-    with (ignored(work) / "train.lock").open("w") as file:
+def alone_here(ctx: Context, log: TextIO) -> Iterator[None]:
+    """One training per working tree, which is put in order first; the system frees the lock however this ends."""
+    with (ignored(ctx.work) / "train.lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             say(log, "another mlp-ci train is at work here; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
+        for notes in ctx.work.iterdir():
+            if stop_left_over(notes):
+                say(log, "ended a training command that had outlived the mlp-ci which started it")
+        held_out.bring_back(ctx.repo, ctx.work)
         yield
 
 
@@ -87,19 +90,25 @@ def _train_elsewhere(job: Job, there: backends.Elsewhere) -> tuple[RunFact, Trai
     return found, None
 
 
-def _train_here(job: Job) -> tuple[RunFact, Trained | None]:
+def _train_here(job: Job, search: Search | None) -> tuple[RunFact, Trained | None]:
     """Train in a new run or one that was cut off; None for what had been trained, here or by another runner."""
+    chosen: Chosen | None = None
     while True:
         run = claim.settled(job)
         if run and run.trained:
             return run, None
-        params = read_params(job.ctx.repo, job.spec.train.params)
+        if chosen is None:
+            chosen, searched = _chosen(job, run, search)
+            if searched:
+                continue  # hours may have passed: see again who trains
+        params_file = _params_file(job, chosen)
+        params = read_params(params_file.parent, params_file.name) if params_file else {}
         trained = already_here(job.folders)
         if trained is None:
             preflight.require(job)
         data = dvc.pull(job.ctx.repo, [job.spec.data.train])[job.spec.data.train]
         experiment = job.tracking.experiment(job.spec.name, create=True) or ""
-        run_id = claim.claimed(job, run, experiment, run_tags(job.ctx, job.spec, job.key))
+        run_id = claim.claimed(job, run, experiment, {**run_tags(job.ctx, job.spec, job.key), **chosen.tags})
         if run_id is None:
             continue  # another runner came first: wait for it
         # MLflow refuses to change a param, so only those are written that a resumed run does not have.
@@ -109,10 +118,38 @@ def _train_here(job: Job) -> tuple[RunFact, Trained | None]:
             say(job.log, "the model was trained here before and is handed over now")
         else:
             watching.bring_checkpoints(run)
-            trained = _attempt(job, run_id, {"MLFLOW_EXPERIMENT_ID": experiment, "MLP_DATA_TRAIN": str(data)}, watching)
+            variables = {
+                "MLFLOW_EXPERIMENT_ID": experiment,
+                "MLP_DATA_TRAIN": str(data),
+                "MLP_PARAMS": str(params_file or ""),
+            }
+            trained = _attempt(job, run_id, variables, watching)
         hand_over(job, run_id, trained, watching.tags(trained.seconds))
         watching.tidy()
         return job.tracking.run(run_id), trained
+
+
+def _chosen(job: Job, run: RunFact | None, search: Search | None) -> tuple[Chosen, bool]:
+    """The values that a search chose, for a run that goes on those it began with; and whether it was searched now."""
+    if job.spec.train.sweep is None:
+        return Chosen(values={}), False
+    before = noted(run.tags) if run else None
+    if before:
+        return before, False
+    if search is None:
+        msg = "model.yaml asks for a search of parameters (train.sweep), and nothing here can search"
+        raise InputError(msg, fix="run `mlp-ci train`, or give the values of an earlier search", file="model.yaml")
+    return search(job.ctx, job.spec, job.key, job.tracking, job.log), True
+
+
+def _params_file(job: Job, chosen: Chosen) -> Path | None:
+    """What the command gets as MLP_PARAMS: the team's file, or a copy with the chosen values."""
+    path = job.spec.train.params
+    if path is None:
+        return None
+    if not chosen.values:
+        return job.ctx.repo / path
+    return write_merged(job.ctx.repo, path, chosen.values, job.folders.root / "params")
 
 
 def _attempt(job: Job, run_id: str, variables: dict[str, str], watching: Watching) -> Trained:
@@ -120,10 +157,10 @@ def _attempt(job: Job, run_id: str, variables: dict[str, str], watching: Watchin
     variables |= {
         "MLFLOW_TRACKING_URI": job.tracking.uri,
         "MLFLOW_RUN_ID": run_id,
-        "MLP_PARAMS": str(job.ctx.repo / job.spec.train.params) if job.spec.train.params else "",
         "MLP_SEED": str(job.spec.train.seed),
         "MLP_OUTPUT": str(job.folders.output),
         "MLP_CHECKPOINTS": str(job.folders.checkpoints),
+        "MLP_PROGRESS": str(job.folders.progress),
         "MLP_ENVIRONMENT": job.key.parts["environment"],
     }
     say(job.log, f"training {job.spec.name}{' again' if watching.resumed else ''}: {job.spec.train.command}")

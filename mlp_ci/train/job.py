@@ -40,6 +40,11 @@ class Folders:
         return self.root / "train.log"
 
     @property
+    def progress(self) -> Path:
+        """Where the command may tell intermediate values; a search reads them."""
+        return self.root / "progress.jsonl"
+
+    @property
     def marker(self) -> Path:
         return self.root / "trained.json"
 

@@ -32,6 +32,20 @@ class Chosen:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
+SWEEP_PARAMS = "mlp.sweep_params"
+
+
+def noted(tags: Mapping[str, str]) -> Chosen | None:
+    """The values that a search chose for a run, as its tags say; None for a run that was not searched for."""
+    try:
+        values = json.loads(tags.get(SWEEP_PARAMS) or "null")
+    except ValueError:
+        return None
+    if not isinstance(values, dict):
+        return None
+    return Chosen(values=values, tags={k: v for k, v in tags.items() if k.startswith("mlp.sweep")})
+
+
 def write_merged(repo: Path, path: str, values: Mapping[str, Scalar], folder: Path) -> Path:
     """A copy of the params file in ``folder`` with ``values`` in it; same name, same format.
 

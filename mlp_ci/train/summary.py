@@ -8,6 +8,8 @@ from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.train.key import uncommitted
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlp_ci.tracking import RunFact
     from mlp_ci.train.attempt import Trained
     from mlp_ci.train.job import Job
@@ -32,6 +34,7 @@ def report_of(job: Job, run: RunFact, trained: Trained | None) -> Report:
         "machine": f"{tags.get('mlp.cpus')} CPUs, {tags.get('mlp.memory_gb')} GB, GPU: {tags.get('mlp.gpu')}",
         "seed": job.spec.train.seed,
         "seconds, all attempts": seconds,
+        **_searched(tags),
     }
     metrics = {k: v for k, v in run.metrics.items() if trained is None or k in trained.output.metrics}
     rows = (*facts.items(), *((f"metric {k}", v) for k, v in sorted(metrics.items()) if not k.startswith("test_")))
@@ -41,6 +44,17 @@ def report_of(job: Job, run: RunFact, trained: Trained | None) -> Report:
     if dirty:
         report.findings = [_dirty(dirty)]
     return report
+
+
+def _searched(tags: Mapping[str, str]) -> dict[str, str]:
+    """Which trial of a search gave the parameters."""
+    if "mlp.sweep_trial" not in tags:
+        return {}
+    return {
+        "parameters of": f"trial {tags['mlp.sweep_trial']} of sweep {tags.get('mlp.sweep', '')}",
+        "it had": tags.get("mlp.sweep_value", ""),
+        "parameters": tags.get("mlp.sweep_params", ""),
+    }
 
 
 def _dirty(paths: list[str]) -> Finding:
