@@ -111,10 +111,8 @@ def training_items(runs: Sequence[RunFact], platform: PlatformSpec) -> tuple[lis
 
 def price_of(runner: str, platform: PlatformSpec) -> float | None:
     """The price of a runner class, or of the class with these labels (``a,b``); None when there is none."""
-    if runner in platform.runners:
-        return platform.runners[runner].usd_per_hour
-    labels = set(runner.split(","))
-    return next((c.usd_per_hour for c in platform.runners.values() if set(c.labels) == labels), None)
+    name = platform.class_called(runner) or platform.class_called(tuple(runner.split(",")))
+    return platform.runners[name].usd_per_hour if name else None
 
 
 def _seconds(run: RunFact) -> float:

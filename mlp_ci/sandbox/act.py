@@ -14,6 +14,7 @@ import subprocess
 import sysconfig
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
@@ -66,6 +67,16 @@ class StepEnded:
 
 
 @dataclass(frozen=True)
+class Output:
+    """An output that a step of the job set; a step's last word counts."""
+
+    job: str
+    step: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
 class Line:
     """A line of the log; ``job`` is empty for what concerns the whole run."""
 
@@ -97,7 +108,7 @@ class JobEnded:
     result: str
 
 
-Message: TypeAlias = JobStarted | StepStarted | StepEnded | Line | Annotation | Summary | JobEnded
+Message: TypeAlias = JobStarted | StepStarted | StepEnded | Output | Line | Annotation | Summary | JobEnded
 
 
 @dataclass
@@ -171,11 +182,11 @@ class Act:
                 self._process.wait(GRACE_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(self._process.pid, signal.SIGKILL)
-        end_processes(self.tracking)
+        end_processes(self.tracking, patience=GRACE_SECONDS)
 
     def stop_job(self, job: str) -> None:
         """End what runs for one job; act then takes its step for failed."""
-        end_processes(self.tracking, job=job)
+        end_processes(self.tracking, job=job, patience=GRACE_SECONDS)
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:
@@ -183,13 +194,15 @@ class Act:
         self._lines.put(None)
 
 
-def end_processes(tracking: str, *, job: str = "", prefix: bool = False) -> int:
-    """Kill every process whose RUNNER_TRACKING_ID is ``tracking`` (or starts with it); return how many there were.
+def end_processes(tracking: str, *, job: str = "", prefix: bool = False, patience: float = 0.0) -> int:
+    """End every process whose RUNNER_TRACKING_ID is ``tracking`` (or starts with it); return how many there were.
+
+    They are asked first where ``patience`` (seconds) is given, then killed.
 
     As GitHub's runner does with orphans of a job: a process that must outlive its job drops the variable. act puts
     every step into a process group of its own, so killing act's group alone would leave them behind.
     """
-    import psutil  # type: ignore[import-untyped] # it ships no types
+    import psutil  # type: ignore[import-untyped,unused-ignore] # it ships no types
 
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
@@ -204,13 +217,17 @@ def end_processes(tracking: str, *, job: str = "", prefix: bool = False) -> int:
         if mine and (not job or environment.get("GITHUB_JOB") == job):
             found.append(process)
     children = {child.pid for child in psutil.Process().children()}
-    for process in found:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
     # Our own child, act, is waited for by its Popen; to wait here would take its exit status away.
-    psutil.wait_procs([process for process in found if process.pid not in children], timeout=GRACE_SECONDS)
+    others = [process for process in found if process.pid not in children]
+    if patience:  # a training has to say goodbye to its own command, which does not bear the mark
+        for process in others:
+            with suppress(psutil.NoSuchProcess):
+                process.terminate()
+        psutil.wait_procs(others, timeout=patience)
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(others, timeout=GRACE_SECONDS)
     return len(found)
 
 
@@ -286,6 +303,8 @@ class _Translator:
             yield Line(job, f"##[{command}]{self.mask(argument)}")
         elif command == "summary" and len(entry.get("stepID", ())) == 1:  # an inner step's comes again with its outer
             yield Summary(job, self.mask(str(entry.get("content", ""))))
+        elif command == "set-output" and len(entry.get("stepID", ())) == 1:
+            yield Output(job, str(entry["stepID"][0]), str(entry.get("name", "")), argument)
         elif command == "ignored":  # inside ::stop-commands::, so it is text
             yield Line(job, self.mask(str(entry.get("raw", "")).rstrip("\n")))
 

@@ -8,19 +8,18 @@ import shutil
 import sysconfig
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import mlp_ci
 from mlp_ci import clock
 from mlp_ci.errors import MlpError
-from mlp_ci.git import git
 from mlp_ci.sandbox import act, expressions, workflows
+from mlp_ci.sandbox.preparation import check_out, contexts_of, from_fork, read_only, stage_actions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from mlp_ci.sandbox.workflows import Workflow
 
@@ -75,7 +74,10 @@ class JobState:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run that is created in the forge and waits for its turn. ``group`` is empty without `concurrency`."""
+    """A run that is created in the forge and waits for its turn. ``group`` is empty without `concurrency`.
+
+    ``machines`` are what it occupies while it goes on.
+    """
 
     run: int
     number: int
@@ -83,6 +85,7 @@ class Plan:
     workflow: Workflow
     group: str = ""
     cancels: bool = False
+    machines: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -134,26 +137,41 @@ class Forge(Protocol):
 
     def variables(self, repository: str) -> Mapping[str, str]: ...
 
+    def labels(self, repository: str) -> Sequence[str]:
+        """The labels of the runners that the organisation has."""
+
     def cancel_requested(self, run: int) -> bool:
         """Whether somebody asked for this run to be cancelled."""
+
+
+Claim: TypeAlias = Callable[[str, "Execution"], None]
 
 
 class Execution:
     """Runs one plan. ``run`` blocks until it has ended; ``cancel`` may come from any thread."""
 
-    def __init__(self, forge: Forge, place: Place, plan: Plan) -> None:
+    def __init__(self, forge: Forge, place: Place, plan: Plan, claim: Claim = lambda group, by: None) -> None:
         self.forge = forge
         self.place = place
         self.plan = plan
+        self._claim = claim
+        self._contexts: dict[str, Any] = {}
+        self._groups: dict[str, str] = {}  # job → its concurrency group, while it runs
+        self._given_up: set[str] = set()  # groups that somebody newer has claimed
+        self._outputs: dict[str, dict[str, dict[str, str]]] = {}  # job → step → its outputs
         self.folder = place.root / f"run-{plan.run}"
         self.jobs = {job.id: JobState(job.id, job.name) for job in plan.workflow.jobs}
-        self._deadlines: dict[str, float] = {}
+        self._deadlines: dict[str, tuple[float, float]] = {}  # job → when its time is over, and its minutes
         self._lines: list[tuple[str, str]] = []
         self._cancelled = threading.Event()
         self._checked = 0.0
 
     def cancel(self) -> None:
         self._cancelled.set()
+
+    def give_up(self, group: str) -> None:
+        """End the job that runs in this concurrency group, if there is one; may come from any thread."""
+        self._given_up.add(group)
 
     def run(self) -> str:
         """Do the run, tell the forge, leave nothing behind; return the conclusion."""
@@ -181,10 +199,10 @@ class Execution:
             return "cancelled"
         self.folder.mkdir(mode=0o700, parents=True)
         contexts = contexts_of(self.plan.event, self.plan.workflow, self.forge.variables(self.plan.event.repository))
+        self._contexts = contexts
         for job in self.plan.workflow.jobs:
-            labels = tuple(workflows.runs_on(job, contexts))
             name = expressions.as_text(expressions.substitute(job.name, contexts))
-            self._put(replace(self.jobs[job.id], name=name, labels=labels))
+            self._put(replace(self.jobs[job.id], name=name, labels=tuple(workflows.runs_on(job, contexts))))
         running = act.Act(self._invocation(contexts))
         try:
             for message in running.messages(lambda: self._watch(running)):
@@ -195,7 +213,10 @@ class Execution:
             return "cancelled"
         # A job whose needs failed, or whose `if` was false, is not mentioned by act.
         ended = [job for job in self.jobs.values() if job.status == "completed"]
-        if any(job.conclusion not in ("success", "skipped") for job in ended) or (running.failed and ended):
+        wrong = {job.conclusion for job in ended} - {"success", "skipped"}
+        if wrong == {"cancelled"}:
+            return "cancelled"
+        if wrong or (running.failed and ended):
             return "failure"
         return "startup_failure" if running.failed else "success" if ended else "skipped"
 
@@ -217,7 +238,7 @@ class Execution:
             environment=self._environment(),
             secrets={**(self.forge.secrets(event.repository) if inside else {}), "GITHUB_TOKEN": token},
             variables=contexts["vars"],
-            labels=workflows.labels(plan.workflow, contexts),
+            labels=workflows.labels(plan.workflow, contexts, self.forge.labels(event.repository)),
             repositories={name: stage_actions(path, self.folder) for name, path in place.repositories.items()},
         )
 
@@ -242,15 +263,42 @@ class Execution:
             for job in self.jobs.values():  # before act, whose jobs fail when they are stopped
                 self.jobs[job.id] = replace(job, conclusion=job.conclusion or "cancelled")
             running.stop()
-        for id, deadline in self._deadlines.items():
-            job = self.jobs[id]
-            if job.status == "in_progress" and self._checked > deadline:
-                running.stop_job(id)
-                if not job.conclusion:
-                    minutes = next(each.timeout_minutes for each in self.plan.workflow.jobs if each.id == id)
-                    text = f"The job has exceeded the maximum execution time of {minutes:g} minutes."
-                    self._lines.append((id, f"##[error]{text}"))
-                    self.jobs[id] = replace(job, conclusion="timed_out")
+        for id, (deadline, minutes) in self._deadlines.items():
+            if self._checked > deadline:
+                text = f"The job has exceeded the maximum execution time of {minutes:g} minutes."
+                self._end_job(running, id, "timed_out", text)
+        for id, group in self._groups.items():
+            if group in self._given_up:
+                text = "Canceling since a higher priority waiting request for this concurrency group exists."
+                self._end_job(running, id, "cancelled", text)
+
+    def _end_job(self, running: act.Act, id: str, conclusion: str, text: str) -> None:
+        job = self.jobs[id]
+        if job.status != "in_progress":
+            return
+        if not job.conclusion:
+            self._lines.append((id, f"##[error]{text}"))
+            self.jobs[id] = replace(job, conclusion=conclusion)
+        running.stop_job(id)
+
+    def _begun(self, job: JobState) -> JobState:
+        """What can be said of a job only now, because other jobs had to end before."""
+        declared = next(each for each in self.plan.workflow.jobs if each.id == job.id)
+        needs = {id: {"result": self.jobs[id].conclusion, "outputs": self._outputs_of(id)} for id in declared.needs}
+        contexts = {**self._contexts, "needs": needs}
+        minutes = workflows.minutes(declared, contexts)
+        self._deadlines[job.id] = time.monotonic() + minutes * 60, minutes
+        group, cancels = workflows.concurrency_of(declared.concurrency, contexts)
+        if group and cancels:
+            self._groups[job.id] = f"{self.plan.event.repository}\n{group}".lower()
+            self._claim(self._groups[job.id], self)
+        return replace(job, status="in_progress", labels=tuple(workflows.runs_on(declared, contexts)))
+
+    def _outputs_of(self, id: str) -> dict[str, str]:
+        declared = next((each.outputs for each in self.plan.workflow.jobs if each.id == id), {})
+        steps = {step: {"outputs": outputs} for step, outputs in self._outputs.get(id, {}).items()}
+        contexts = {**self._contexts, "steps": steps}
+        return {name: expressions.as_text(expressions.substitute(text, contexts)) for name, text in declared.items()}
 
     def _tell(self, message: act.Message) -> None:
         if isinstance(message, act.Line):
@@ -258,12 +306,13 @@ class Execution:
             return
         if message.job not in self.jobs:
             return
+        if isinstance(message, act.Output):
+            self._outputs.setdefault(message.job, {}).setdefault(message.step, {})[message.name] = message.value
+            return
         job, now = self.jobs[message.job], clock.now().isoformat()
         match message:
             case act.JobStarted():
-                declared = next(each for each in self.plan.workflow.jobs if each.id == job.id)
-                self._deadlines[job.id] = time.monotonic() + declared.timeout_minutes * 60
-                job = replace(job, status="in_progress", started_at=now)
+                job = replace(self._begun(job), started_at=now)
             case act.StepStarted():
                 job = replace(job, steps=(*job.steps, Step(len(job.steps) + 1, message.name, now)))
             case act.StepEnded() if job.steps and not job.steps[-1].conclusion:
@@ -275,6 +324,7 @@ class Execution:
                 job = replace(job, summary=f"{job.summary}{message.markdown.rstrip()}\n\n")
             case act.JobEnded():
                 self._flush()
+                self._groups.pop(job.id, None)
                 conclusion = job.conclusion or message.result
                 job = replace(job, status="completed", conclusion=conclusion, completed_at=now)
         self._put(job)
@@ -283,7 +333,7 @@ class Execution:
         """Conclude the jobs that act said nothing of, or was stopped in."""
         now = clock.now().isoformat()
         for job in [job for job in self.jobs.values() if job.status != "completed"]:
-            stopped = job.status == "in_progress" or conclusion in ("cancelled", "startup_failure")
+            stopped = job.status == "in_progress" or self._cancelled.is_set() or conclusion == "startup_failure"
             reached = ("cancelled" if conclusion != "startup_failure" else "failure") if stopped else "skipped"
             self._put(replace(job, status="completed", conclusion=reached, completed_at=now))
         self._flush()
@@ -300,71 +350,6 @@ class Execution:
             count = next((at for at, line in enumerate(lines) if line[0] != job), len(lines))
             self.forge.append_log(self.plan.run, job, "".join(f"{text}\n" for _, text in lines[:count]))
             del lines[:count]
-
-
-def stage_actions(source: Path, folder: Path) -> Path:
-    """Copy what a run needs of a repository of actions; act copies all of it for every step, and a checkout is large.
-
-    The version beside the actions is that of this installation, so that install.sh takes the mlp-ci on PATH.
-    """
-    stage = Path(mkdtemp(prefix="actions-", dir=folder))
-    shutil.copytree(source / "actions", stage / "actions")
-    (stage / "mlp_ci").mkdir()
-    shutil.copy(mlp_ci.__file__, stage / "mlp_ci")
-    return stage
-
-
-def check_out(event: Event, folder: Path, server_url: str) -> Path:
-    """Clone the event's repository into ``folder`` at its commit, the way actions/checkout leaves a work tree."""
-    tree = folder / event.repository.rpartition("/")[2]
-    # --shared: the objects stay where they are, so a large repository costs a checkout and nothing more.
-    git(folder, "clone", "--quiet", "--shared", "--no-checkout", str(event.git_dir), str(tree))
-    branch = event.ref.removeprefix("refs/heads/")
-    where = ["-B", branch] if branch != event.ref else ["--detach"]
-    git(tree, "checkout", "--quiet", "--force", *where, event.sha)
-    git(tree, "remote", "set-url", "origin", f"{server_url}/{event.repository}.git")
-    return tree
-
-
-def read_only(permissions: Mapping[str, str] | None) -> Mapping[str, str]:
-    """The same without writing. What was not granted stays so; an identity can only be written, so it goes."""
-    if permissions is None:
-        return {"contents": "read"}
-    return {scope: "read" for scope, level in permissions.items() if level != "none" and scope != "id-token"}
-
-
-def from_fork(event: Event) -> bool:
-    """Whether the event runs the code of another repository."""
-    if event.event not in ("pull_request", "pull_request_review"):
-        return False
-    head = (event.payload.get("pull_request") or {}).get("head") or {}
-    return ((head.get("repo") or {}).get("full_name") or "").lower() != event.repository.lower()
-
-
-def contexts_of(event: Event, workflow: Workflow, variables: Mapping[str, str]) -> dict[str, Any]:
-    """The contexts `github`, `inputs` and `vars` as they are before a job starts."""
-    declared = (
-        (workflow.on.get("workflow_dispatch") or {}).get("inputs") or {} if event.event == "workflow_dispatch" else {}
-    )
-    given = event.payload.get("inputs") or {}
-    inputs = {name: given.get(name, (about or {}).get("default", "")) for name, about in declared.items()}
-    payload = {**event.payload, **({"inputs": inputs} if event.event == "workflow_dispatch" else {})}
-    pull = event.payload.get("pull_request") or {}
-    github = {
-        "event": payload,
-        "event_name": event.event,
-        "repository": event.repository,
-        "repository_owner": event.repository.partition("/")[0],
-        "actor": event.actor,
-        "workflow": workflow.name,
-        "ref": event.ref,
-        "ref_name": event.ref.removeprefix("refs/heads/").removeprefix("refs/tags/").removeprefix("refs/pull/"),
-        "ref_type": "tag" if event.ref.startswith("refs/tags/") else "branch",
-        "sha": event.sha,
-        "head_ref": (pull.get("head") or {}).get("ref", "") if event.event.startswith("pull_request") else "",
-        "base_ref": (pull.get("base") or {}).get("ref", "") if event.event.startswith("pull_request") else "",
-    }
-    return {"github": github, "inputs": inputs, "vars": dict(variables)}
 
 
 def _settings(plan: Plan, place: Place, github: Mapping[str, Any]) -> dict[str, str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.errors import MlpError
 from mlp_ci.sandbox.execution import Event
 from mlp_ci.sandbox.forge import checks, events, runs
 from mlp_ci.sandbox.forge import records as rows
+from mlp_ci.spec import PLATFORM_FILE, default_platform, parse_platform
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,6 +81,17 @@ class ForgeQueue:
 
     def variables(self, repository: str) -> Mapping[str, str]:
         return runs.variables(self.forge, self._repo(repository))
+
+    def labels(self, repository: str) -> Sequence[str]:
+        """Those of the runner classes in the organisation's platform.yaml; none where it has none or a broken one."""
+        shared = self.forge.store.repo(repository.partition("/")[0], ".github")
+        tip = self.forge.git.resolve(shared, shared.default_branch) if shared else None
+        raw = self.forge.git.read(shared, tip, PLATFORM_FILE) if shared and tip else None
+        try:
+            platform = parse_platform(raw) if raw else default_platform()
+        except MlpError:
+            return []
+        return sorted({label for about in platform.runners.values() for label in about.labels})
 
     def cancel_requested(self, run: int) -> bool:
         """Somebody concluded the run, by the API or its page, while it is still going on here."""

@@ -47,7 +47,7 @@ tiers:
   critical: {{approvals: {{staging: 1, production: 2}}}}
 runners:
   default:   {{labels: [ubuntu-latest], usd_per_hour: 0.48}}
-  gpu-small: {{labels: [self-hosted, gpu-small], usd_per_hour: 1.20}}
+  gpu-small: {{labels: [self-hosted, gpu-small], usd_per_hour: 1.20, timeout: 8h}}
 serving: {{usd_per_hour: 0.10}}
 """
 
@@ -80,7 +80,7 @@ def seed(forge: Forge, home: Home) -> None:
             teams=(SeedTeam(TEAM, members=("alice", "bob")), SeedTeam("platform", members=("carol",))),
             repos=(SeedRepo(".github", private=False, description="What holds for all models.", files=shared),),
             secrets={"MLP_CI_TOKEN": home.tokens[BOT]},
-            variables={"MLFLOW_TRACKING_URI": home.mlflow_url},
+            variables={"MLFLOW_TRACKING_URI": home.mlflow_url, "MLP_CI_DEPLOY_RUNNER": "deploy"},
         ),
     )
 

@@ -1,4 +1,4 @@
-"""Starts a repository's own workflows when something happens in the forge, two runs at a time, on this machine.
+"""Starts a repository's own workflows when something happens in the forge, on this machine.
 
 Where a run here differs from one on github.com, because act differs:
 
@@ -7,10 +7,13 @@ Where a run here differs from one on github.com, because act differs:
 - `actions/checkout` without `repository` or `ref` copies the work tree that is already here, with the whole history
   whatever `fetch-depth` says; credentials are never persisted. Any other action has to be among `repositories`.
 - act copies a repository of actions whole for every step that uses it; a run gets one with its `actions/` only.
-- Every runner label is this machine; a label that exists nowhere does not wait for a runner.
+- Every runner label is this machine; a label that exists nowhere does not wait for a runner. A run (on GitHub: a job)
+  waits while two others occupy a runner that it names, or, naming none of its own, one of GitHub's. So a deployment on
+  a runner of its own never waits for trainings.
 - act ignores `timeout-minutes` of a job (not of a step): the deadline is kept here, by ending the job's processes until
   act gives up on it; the job is then `timed_out`.
-- act ignores `concurrency`: the workflow's is kept here, that of a job is not.
+- act ignores `concurrency`: the workflow's is kept here, and of a job's what cancels the one in progress; none waits.
+- A job's labels, limit and group that need another job's outputs are known here when it begins.
 - act says nothing of jobs it skips; they are concluded here. The runs of a matrix count as one job.
 - act masks whole secrets in messages only; every line that leaves here is masked again, line by line of each secret.
 - act does not filter by branches, paths or types: workflows.py does, by GitHub's rules.
@@ -31,7 +34,8 @@ from typing import TYPE_CHECKING, Any
 from mlp_ci.errors import MlpError
 from mlp_ci.git import git
 from mlp_ci.sandbox import act, expressions, workflows
-from mlp_ci.sandbox.execution import Event, Execution, Forge, Place, Plan, contexts_of
+from mlp_ci.sandbox.execution import Event, Execution, Forge, Place, Plan
+from mlp_ci.sandbox.preparation import contexts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -140,13 +144,15 @@ class Runner:
     def _fill(self) -> None:
         with self._lock:
             for plan in list(self._waiting):
-                busy = {execution.plan.group for execution, _ in self._active.values()} - {""}
-                if len(self._active) >= self.parallel or self._stopping.is_set():
+                if self._stopping.is_set():
                     return
-                if plan.group in busy:
+                active = [execution.plan for execution, _ in self._active.values()]
+                if plan.group and any(other.group == plan.group for other in active):
+                    continue
+                if any(sum(name in other.machines for other in active) >= self.parallel for name in plan.machines):
                     continue
                 self._waiting.remove(plan)
-                execution = Execution(self.forge, self.place, plan)
+                execution = Execution(self.forge, self.place, plan, self._claim)
                 thread = threading.Thread(target=self._execute, args=(execution,), name=f"run-{plan.run}", daemon=True)
                 self._active[plan.run] = (execution, thread)
                 thread.start()
@@ -160,6 +166,13 @@ class Runner:
                 del self._active[execution.plan.run]
                 self._fill()
                 self._idle.notify_all()
+
+    def _claim(self, group: str, by: Execution) -> None:
+        """A job begins in a concurrency group that it wants for itself."""
+        with self._lock:
+            for execution, _ in self._active.values():
+                if execution is not by:
+                    execution.give_up(group)
 
     def _drop(self, plan: Plan) -> None:
         execution = Execution(self.forge, self.place, plan)
@@ -203,12 +216,9 @@ def plans(forge: Forge, event: Event) -> Iterator[Plan]:
 
 
 def _plan(event: Event, workflow: Workflow, contexts: dict[str, Any]) -> Plan:
-    group = expressions.as_text(expressions.substitute(str(workflow.concurrency.get("group", "")), contexts))
-    cancels = workflow.concurrency.get("cancel-in-progress", False)
-    if isinstance(cancels, str):
-        cancels = expressions.truthy(expressions.substitute(cancels, contexts))
+    group, cancels = workflows.concurrency_of(workflow.concurrency, contexts)
     key = f"{event.repository}\n{group}".lower() if group else ""
-    return Plan(0, 0, event, workflow, key, bool(cancels))
+    return Plan(0, 0, event, workflow, key, cancels, workflows.machines(workflow, contexts))
 
 
 def workflow_files(event: Event) -> Iterator[tuple[str, str]]:

@@ -28,18 +28,23 @@ SCOPES = (
     *("pull-requests", "repository-projects", "security-events", "statuses"),
 )
 HOSTED_LABELS = ("ubuntu-latest", "ubuntu-24.04", "ubuntu-22.04", "self-hosted", "linux", "x64")
+HOSTED, DECIDED_LATER = "hosted", "decided by an earlier job"
+LONGEST_MINUTES = 360.0  # GitHub's own limit
+_INSIDE = re.compile(r"\b(needs|matrix|strategy)\b")
 _SKIP = re.compile(r"\[(?:skip ci|ci skip|no ci|skip actions|actions skip)\]|^skip-checks: ?true$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as the file declares it; ``name`` may still hold expressions."""
+    """A job as the file declares it; everything may still hold expressions."""
 
     id: str
     name: str
     needs: tuple[str, ...]
     runs_on: Any
-    timeout_minutes: float
+    timeout_minutes: Any
+    outputs: Mapping[str, str]
+    concurrency: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,19 @@ def starts(workflow: Workflow, trigger: Trigger) -> bool:
     return _ref_matches(filters, trigger) and _paths_match(filters, trigger)
 
 
+def machines(workflow: Workflow, contexts: Mapping[str, Any]) -> frozenset[str]:
+    """What a run occupies: the runners of its own that its jobs name, or else one of GitHub's, of which many can run.
+
+    Jobs whose labels an earlier job decides occupy the runner for those.
+    """
+    found = set()
+    for job in workflow.jobs:
+        own = [label for label in runs_on(job, contexts) if label not in HOSTED_LABELS]
+        found |= {",".join(sorted(own))} if own else set()
+        found |= {DECIDED_LATER} if not knowable(str(job.runs_on), contexts) else set()
+    return frozenset(found or {HOSTED})
+
+
 def matches(patterns: Iterable[str], value: str) -> bool:
     """Whether ``value`` passes GitHub's list of patterns: the last one that matches decides, ``!`` takes out again."""
     passed = False
@@ -124,19 +142,24 @@ def matches(patterns: Iterable[str], value: str) -> bool:
     return passed
 
 
-def labels(workflow: Workflow, contexts: Mapping[str, Any]) -> list[str]:
-    """Every runner label the jobs ask for, and those that always exist: on one machine every label is this machine."""
-    found = list(HOSTED_LABELS)
+def labels(workflow: Workflow, contexts: Mapping[str, Any], known: Iterable[str] = ()) -> list[str]:
+    """Every runner label the jobs ask for, and those that exist: on one machine every label is this machine.
+
+    ``known`` are those of the organisation's runners, for jobs whose labels an earlier job decides.
+    """
+    found = [*HOSTED_LABELS, *known]
     for job in workflow.jobs:
         found += runs_on(job, contexts)
     return list(dict.fromkeys(found))
 
 
 def runs_on(job: Job, contexts: Mapping[str, Any]) -> list[str]:
-    """The labels of one job; an expression over what is known only inside the run (a matrix) gives none."""
+    """The labels of one job; an expression over what only the run can say (`needs`, `matrix`) gives none."""
     wanted = job.runs_on.get("labels", []) if isinstance(job.runs_on, dict) else job.runs_on
     found: list[str] = []
     for entry in wanted if isinstance(wanted, list) else [wanted]:
+        if not knowable(str(entry), contexts):
+            continue
         value = expressions.substitute(str(entry), contexts)
         found += [expressions.as_text(item) for item in (value if isinstance(value, list) else [value])]
     return [label for label in found if label]
@@ -166,14 +189,41 @@ def _listed(value: Any) -> list[str]:
 
 
 def _job(id: str, job: Mapping[str, Any]) -> Job:
-    minutes = job.get("timeout-minutes", 360)  # GitHub's own limit
+    concurrency = job.get("concurrency") or {}
     return Job(
         id=id,
         name=str(job.get("name") or id),
         needs=tuple(_listed(job["needs"])) if job.get("needs") else (),
         runs_on=job.get("runs-on", []),
-        timeout_minutes=float(minutes) if isinstance(minutes, int | float) else 360.0,
+        timeout_minutes=job.get("timeout-minutes", LONGEST_MINUTES),
+        outputs={str(name): str(value) for name, value in (job.get("outputs") or {}).items()},
+        concurrency={"group": concurrency} if isinstance(concurrency, str) else concurrency,
     )
+
+
+def minutes(job: Job, contexts: Mapping[str, Any]) -> float:
+    """The job's time limit, as far as it can be said."""
+    given = job.timeout_minutes
+    if isinstance(given, str) and knowable(given, contexts):
+        given = expressions.substitute(given, contexts)
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        return LONGEST_MINUTES
+
+
+def knowable(text: str, contexts: Mapping[str, Any]) -> bool:
+    """Whether an expression speaks of nothing that only the run itself can say."""
+    return "${{" not in text or all(name in contexts for name in _INSIDE.findall(text))
+
+
+def concurrency_of(declared: Mapping[str, Any], contexts: Mapping[str, Any]) -> tuple[str, bool]:
+    """The group (empty without one) and whether a newer one cancels what is in progress."""
+    group = expressions.as_text(expressions.substitute(str(declared.get("group", "")), contexts))
+    cancels = declared.get("cancel-in-progress", False)
+    if isinstance(cancels, str):
+        cancels = expressions.truthy(expressions.substitute(cancels, contexts))
+    return group, bool(cancels)
 
 
 def _permissions(workflow: Mapping[str, Any]) -> dict[str, str] | None:

@@ -15,8 +15,10 @@ from mlp_ci.cli import app
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
     "validate",
+    "plan",
     "train",
     "evaluate",
+    "report",
     "register",
     "approvals",
     "deploy",
@@ -29,8 +31,13 @@ COMMANDS = (
 )
 OUTPUTS = {
     "validate": {"data-digest"},
+    "plan": {
+        *("train", "judge", "sweep", "reason", "runs-on", "judge-runs-on", "timeout-minutes", "gpus", "matrix"),
+        *("estimated-usd", "train-key", "run-id"),
+    },
     "train": {"run-id", "train-key", "trained"},
     "evaluate": {"gate", "evidence"},
+    "report": {"gate", "report", "comment"},
     "register": {"version", "digest", "pull-request"},
     "approvals": {"approved"},
     "deploy": {"deployed", "address"},

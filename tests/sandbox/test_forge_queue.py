@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from mlp_ci.sandbox.execution import Place, read_only
+from mlp_ci.sandbox.execution import Place
 from mlp_ci.sandbox.forge import checks, pulls, repositories, runs, seed
 from mlp_ci.sandbox.forge.access import Actor
 from mlp_ci.sandbox.forge.records import CheckRun, Event, Job, Run, Token
 from mlp_ci.sandbox.forge.seed import Seed, SeedRepo, SeedTeam, SeedUser
 from mlp_ci.sandbox.forge.server import ForgeServer
 from mlp_ci.sandbox.forge_queue import ForgeQueue
+from mlp_ci.sandbox.preparation import read_only
 from mlp_ci.sandbox.runner import Runner
 
 if TYPE_CHECKING:

@@ -102,6 +102,9 @@ class ListForge:
     def variables(self, repository: str) -> Mapping[str, str]:
         return self.kept_variables
 
+    def labels(self, repository: str) -> Sequence[str]:
+        return ["gpu-big"]
+
     def cancel_requested(self, run: int) -> bool:
         return run in self.cancelling
 
@@ -415,6 +418,81 @@ def test_a_newer_run_of_a_group_cancels_the_older_one_and_its_processes(world: W
     assert (first.conclusion, second.conclusion) == ("cancelled", "success")
     assert first.jobs["one"].conclusion == "cancelled"
     assert time.monotonic() - started < 20
+
+
+PLANNED = """
+name: Model CI
+on: push
+permissions: {}
+jobs:
+  plan:
+    runs-on: ubuntu-latest
+    outputs: {where: "${{ steps.a.outputs.where }}", minutes: "${{ steps.a.outputs.minutes }}"}
+    steps:
+      - id: a
+        run: |
+          echo 'where=["self-hosted", "gpu-big"]' >> "$GITHUB_OUTPUT"
+          echo 'minutes=90' >> "$GITHUB_OUTPUT"
+  train:
+    needs: plan
+    runs-on: ${{ fromJSON(needs.plan.outputs.where) }}
+    timeout-minutes: ${{ fromJSON(needs.plan.outputs.minutes) }}
+    concurrency: {group: "train-${{ github.ref }}", cancel-in-progress: true}
+    steps: [{run: "echo training; COMMAND"}]
+  judge:
+    needs: [plan, train]
+    if: ${{ !cancelled() && needs.train.result == 'success' }}
+    runs-on: ubuntu-latest
+    steps: [{run: "echo judged"}]
+"""
+
+
+def planned(command: str) -> dict[str, str]:
+    return {".github/workflows/ci.yml": PLANNED.replace("COMMAND", command)}
+
+
+def test_a_job_runs_where_an_earlier_job_says(world: World) -> None:
+    world.push(planned("true"))
+    [run] = world.settled()
+    assert run.conclusion == "success"
+    assert [job.labels for job in run.jobs.values()] == [
+        ("ubuntu-latest",),
+        ("self-hosted", "gpu-big"),
+        ("ubuntu-latest",),
+    ]
+
+
+def test_a_newer_job_of_a_group_ends_the_older_one_politely_and_not_its_run_before(world: World) -> None:
+    said = world.work.parent / "said-goodbye"
+    world.push(planned(f"trap 'touch {said}; exit 1' TERM; while true; do sleep 0.05; done"))
+    world.until(lambda: any("training" in run.log.splitlines() for run in world.forge.runs.values()))
+    world.push({"again.txt": "x", **planned("true")})
+    first, second = world.settled()
+    assert (first.conclusion, second.conclusion) == ("cancelled", "success")
+    assert [job.conclusion for job in first.jobs.values()] == ["success", "cancelled", "skipped"]
+    assert "higher priority" in first.log
+    assert said.exists()
+
+
+def test_what_a_training_occupies_keeps_no_other_runner_busy(world: World) -> None:
+    world.runner.parallel = 1
+    go = world.work.parent / "go"
+    deploy = {
+        ".github/workflows/deploy.yml": "name: Deploy\non: workflow_dispatch\n"
+        "jobs: {a: {runs-on: deploy-here, steps: [{run: 'echo deployed'}]}}\n"
+    }
+    sha = world.push({**deploy, **planned(f"while [ ! -f {go} ]; do sleep 0.05; done")}).sha
+    world.until(lambda: any("training" in run.log.splitlines() for run in world.forge.runs.values()))
+    world.push({"more.txt": "x"}, branch="topic")
+    world.until(lambda: len(world.forge.runs) == 2)
+    payload = {"workflow": ".github/workflows/deploy.yml", "ref": "refs/heads/main"}
+    world.forge.events.append(world.event("workflow_dispatch", sha, payload))
+    world.until(lambda: any(run.name == "Deploy" and run.conclusion for run in world.forge.runs.values()))
+    first, second, deployed = world.forge.runs.values()
+    assert (first.status, second.status) == ("in_progress", "queued")
+    assert deployed.conclusion == "success"
+    go.touch()
+    assert [run.conclusion for run in world.settled()] == ["success"] * 3
 
 
 def test_without_cancel_in_progress_one_run_waits_and_a_newer_one_takes_its_place(world: World) -> None:

@@ -26,7 +26,7 @@ from mlp_ci.sandbox.forge_queue import ForgeQueue
 from mlp_ci.sandbox.runner import Runner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDER = f"""#!/bin/bash
@@ -35,6 +35,17 @@ case "$GITHUB_TOKEN" in app-token) token=app ;; ghs_*) token=run ;; *) token=non
 echo "ran $1 token=$token stage=$MLP_CI_STAGE to=$MLP_CI_TO reason=$MLP_CI_REASON pr=$MLP_CI_PR files=$(ls | wc -l)"
 [ "$1$MLP_CI_OPEN" != approvalstrue ] || echo "ran --open"
 [ "$1" != audit ] || echo "ran --since=$MLP_CI_SINCE --repair=$MLP_CI_REPAIR"
+if [ "$1" = plan ]; then cat >> "$GITHUB_OUTPUT" <<END
+train=${{TRAIN:-true}}
+judge=true
+sweep=${{SWEEP:-false}}
+runs-on=["self-hosted"]
+judge-runs-on=["ubuntu-latest"]
+timeout-minutes=9
+matrix={{"job": [1, 2], "of": [2]}}
+END
+fi
+while [ "$1" = train ] && [ -n "$HOLD" ] && [ ! -f "$HOLD" ]; do sleep 0.05; done
 echo "drifted=$DRIFTED" >> "$GITHUB_OUTPUT"
 exit "${{EXIT:-0}}"
 """
@@ -88,6 +99,15 @@ class Organisation:
         made = httpx.post(f"{self.api}/git/refs", json={"ref": f"refs/heads/{name}", "sha": sha}, headers=headers)
         assert made.status_code == 201
 
+    def runs(self, name: str) -> list[Run]:
+        return self.forge.store.find(Run, "name = ?", name)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 60
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
     def commands(self) -> dict[str, list[str]]:
         """Workflow → the lines the recorder wrote in its runs, once nothing is left to do."""
         deadline = time.monotonic() + 60
@@ -129,16 +149,24 @@ def without_details(lines: list[str]) -> list[str]:
     return [" ".join(line.split()[1:3]) for line in lines]
 
 
-def test_a_push_goes_from_validation_to_registration_with_the_apps_token(acme: Organisation) -> None:
+def test_a_push_goes_from_the_plan_to_registration_with_the_apps_token(acme: Organisation) -> None:
     acme.commit({"train.py": "x"})
     found = acme.commands()
     assert without_details(found.pop("Model CI")) == [
+        "plan token=run",
         "validate token=run",
         "train token=run",
         "evaluate token=run",
         "register token=app",
     ]
     assert not any(found.values()), "promotion.yaml has not changed, so nothing is deployed"
+
+
+@pytest.mark.parametrize("acme", [{"TRAIN": "false"}], indirect=True)
+def test_what_is_trained_already_is_judged_and_registered_all_the_same(acme: Organisation) -> None:
+    acme.commit({"train.py": "x"})
+    ran = [line.split()[0] for line in without_details(acme.commands()["Model CI"])]
+    assert ran == ["plan", "validate", "evaluate", "register"]
 
 
 def test_a_pull_request_is_checked_without_a_secret_and_not_registered(acme: Organisation) -> None:
@@ -149,12 +177,35 @@ def test_a_pull_request_is_checked_without_a_secret_and_not_registered(acme: Org
     assert sorted(without_details(found.pop("Model CI"))) == [
         "data token=run",
         "evaluate token=run",
+        "plan token=run",
+        "report token=run",
         "train token=run",
-        "validate token=run",
         "validate token=run",
     ]
     assert without_details(found.pop("Promotion")) == ["approvals token=app"], "a required status must always come"
     assert not any(found.values())
+
+
+def test_a_rollback_does_not_wait_for_a_training(acme: Organisation, tmp_path: Path) -> None:
+    """One runner for trainings, one for deployments; the first is taken, and a second training waits for it."""
+    go = tmp_path / "go"
+    acme.environment["HOLD"] = str(go)
+    acme.runner.parallel = 1
+    acme.commit({"train.py": "x"})
+    acme.until(lambda: any("ran train" in runs.read_log(acme.forge, run) for run in acme.runs("Model CI")))
+    acme.branch("topic")
+    acme.commit({"train.py": "y"}, "topic")
+    pulls.open_pull(acme.forge, acme.repo, acme.actor("alice"), ("topic", "main"), ("Try", None), draft=False)
+    started = time.monotonic()
+    dispatch(acme, "rollback.yml", {"stage": "production", "reason": "p99"})
+    acme.until(lambda: any(run.status == "completed" for run in acme.runs("Rollback")))
+    waited = time.monotonic() - started
+    acme.until(lambda: len(acme.runs("Model CI")) == 2)
+    assert [run.conclusion for run in acme.runs("Rollback")] == ["success"]
+    assert sorted(run.status for run in acme.runs("Model CI")) == ["in_progress", "queued"]
+    assert waited < 20
+    go.touch()
+    acme.commands()
 
 
 def test_a_promotion_is_judged_at_every_review_without_its_code_and_deployed_after_the_merge(

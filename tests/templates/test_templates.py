@@ -156,20 +156,44 @@ def test_every_command_that_asks_mlflow_gets_its_address(name: str) -> None:
     assert "variable MLFLOW_TRACKING_URI" in text(name)
 
 
+PLANNED = "${{ fromJSON(needs.plan.outputs.timeout-minutes) }}"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_job_has_a_timeout_and_the_workflow_a_concurrency_group(name: str) -> None:
     loaded = template(name)
-    assert all(1 <= job["timeout-minutes"] <= 360 for job in loaded["jobs"].values())
+    minutes = {id: job["timeout-minutes"] for id, job in loaded["jobs"].items()}
+    planned = {id for id, given in minutes.items() if given == PLANNED}
+    assert planned == ({"train", "sweep"} & set(minutes) if name == "model-ci" else set())
+    assert all(1 <= given <= 360 for id, given in minutes.items() if id not in planned)
     assert loaded["concurrency"]["group"]
     cancels = {
         "audit": False,
-        "model-ci": "${{ github.event_name == 'pull_request' }}",
+        "model-ci": True,
         "promotion": True,
         "deploy": False,
         "monitor": False,
         "rollback": False,
     }
     assert loaded["concurrency"]["cancel-in-progress"] == cancels[name]
+
+
+def test_a_newer_training_displaces_an_older_one_and_no_registration_is_cut_off() -> None:
+    loaded = template("model-ci")
+    own = "${{ github.event_name == 'pull_request' && github.ref || github.run_id }}"
+    assert loaded["concurrency"]["group"] == f"model-ci-{own}", "a push cancels nothing but trainings"
+    groups = {id: job["concurrency"] for id, job in loaded["jobs"].items() if "concurrency" in job}
+    assert groups == {"train": {"group": "train-${{ github.ref }}", "cancel-in-progress": True}}
+
+
+def test_what_ends_trouble_shares_neither_group_nor_runner_with_training() -> None:
+    groups = {name: template(name)["concurrency"]["group"].partition("-")[0] for name in NAMES}
+    assert groups["deploy"] != groups["rollback"]
+    assert {groups["deploy"], groups["rollback"]}.isdisjoint({groups["model-ci"], "train"})
+    for name in ("deploy", "rollback"):
+        [job] = template(name)["jobs"].values()
+        assert job["runs-on"] == "${{ vars.MLP_CI_DEPLOY_RUNNER || 'ubuntu-latest' }}"
+    assert "MLP_CI_DEPLOY_RUNNER" not in text("model-ci")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -204,27 +228,68 @@ def test_no_secret_in_a_job_that_runs_anything_of_a_pull_request(name: str) -> N
     assert "secrets." not in json.dumps({key: value for key, value in loaded.items() if key != "jobs"})
     for id, job in loaded["jobs"].items():
         by_pull_request = any(event.startswith("pull_request") for event in loaded["on"])
-        kept_out = job.get("if") == "github.event_name == 'push'"
+        kept_out = "github.event_name == 'push' &&" in job.get("if", "")
         calls_us_alone = [OURS.sub(r"\1", step["uses"]) for step in job["steps"]] == ["approvals"]
         assert kept_out or not by_pull_request or calls_us_alone or "secrets." not in json.dumps(job), id
     assert ("pull_request" in loaded["on"]) is (name == "model-ci"), "only there a pull request's code runs"
 
 
 def test_training_refuses_the_code_of_forks() -> None:
+    """Two jobs look at the event themselves; every other one needs the plan to have succeeded."""
     jobs = template("model-ci")["jobs"]
+    same = "github.event.pull_request.head.repo.full_name == github.repository"
+    assert jobs["data"]["if"] == f"github.event_name == 'pull_request' && {same}"
+    assert jobs["plan"]["if"] == f"github.event_name == 'push' || {same}"
+    behind = {"plan"}
     for id, job in jobs.items():
-        trains = any("/actions/train@" in step["uses"] for step in job["steps"])
-        same_repository = "github.event.pull_request.head.repo.full_name == github.repository" in job["if"]
-        assert trains == (id != "data")
-        assert same_repository or job["if"] == "github.event_name == 'push'", id
+        if id in ("data", "plan"):
+            continue
+        needs = {job["needs"]} if isinstance(job["needs"], str) else set(job["needs"])
+        assert needs <= behind, f"{id} waits for something that may run for forks"
+        asks = job["if"]
+        assert "needs." in asks, id
+        if "!cancelled()" in asks or "always()" in asks:  # then a skipped job before it stops nothing by itself
+            assert any(f"needs.{n}.result == 'success'" in asks for n in needs), id
+        behind.add(id)
 
 
 def test_a_job_that_runs_the_code_of_a_pull_request_may_write_nothing() -> None:
     jobs = template("model-ci")["jobs"]
-    assert jobs["check"]["permissions"] == {"contents": "read"}
+    for id, job in jobs.items():
+        used = {OURS.sub(r"\1", step["uses"]) for step in job["steps"]}
+        if used & {"train", "evaluate", "sweep"}:
+            assert job["permissions"] == {"contents": "read"}, id
+            assert "secrets." not in json.dumps(job), id
     assert jobs["data"]["permissions"] == {"contents": "read", "pull-requests": "write"}
     [checkout] = [step for step in jobs["data"]["steps"] if "checkout" in step["uses"]]
     assert checkout["with"]["fetch-depth"] == 0, "without history there is no version to compare with"
+
+
+def test_a_skipped_training_skips_no_verdict_and_a_failed_one_does() -> None:
+    jobs = template("model-ci")["jobs"]
+    from mlp_ci.sandbox import expressions
+
+    def runs(id: str, event: str = "push", **results: str) -> bool:
+        needs = {name: {"result": result, "outputs": {"judge": "true"}} for name, result in results.items()}
+        condition = jobs[id]["if"].strip().removeprefix("${{").removesuffix("}}").replace("!cancelled()", "true")
+        return bool(expressions.evaluate(condition, {"needs": needs, "github": {"event_name": event}}))
+
+    for training, judged in (("success", True), ("skipped", True), ("failure", False), ("cancelled", False)):
+        assert runs("judge", plan="success", train=training) == judged, training
+        assert not runs("judge", plan="failure", train=training)
+    for judged, told in (("success", True), ("failure", True), ("skipped", False), ("cancelled", False)):
+        assert runs("report", "pull_request", plan="success", judge=judged) == told, judged
+        assert not runs("report", plan="success", judge=judged), "after a push there is nobody to tell"
+    assert runs("register", judge="success")
+    assert not runs("register", "pull_request", judge="success")
+    assert not any(runs("register", judge=result) for result in ("failure", "skipped", "cancelled"))
+
+
+def test_only_judging_and_what_comes_after_it_has_held_out_data() -> None:
+    jobs = template("model-ci")["jobs"]
+    assert [OURS.sub(r"\1", step["uses"]) for step in jobs["train"]["steps"]][1:] == ["train"]
+    order = list(jobs)
+    assert order.index("train") < order.index("judge") < order.index("register")
 
 
 def test_the_workflow_on_pull_request_target_checks_nothing_out_and_runs_no_shell() -> None:
@@ -242,8 +307,7 @@ def test_no_template_runs_shell(name: str) -> None:
 def test_the_loop_goes_through_the_actions_in_order() -> None:
     order = {name: [OURS.fullmatch(step["uses"]) for _, _, step in steps(name)] for name in NAMES}
     names = {name: [match[1] for match in matches if match] for name, matches in order.items()}
-    check = ["validate", "train", "evaluate"]
-    assert names["model-ci"] == ["data-diff", "validate", *check, *check, "register"]
+    assert names["model-ci"] == ["data-diff", "plan", "validate", "train", "evaluate", "report", "register"]
     assert names["audit"] == ["audit", "audit"]
     assert names["monitor"] == ["monitor", "cost", "retrain"]
     assert (names["promotion"], names["deploy"], names["rollback"]) == (["approvals"], ["deploy"], ["rollback"])
