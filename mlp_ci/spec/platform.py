@@ -55,6 +55,9 @@ class Kubernetes(Strict):
     context: str | None = Field(None, description="Of the kubeconfig; the current one, if not given.")
     node_selector: dict[str, str] = Field({}, description="Which machines may train.")
     secret: Name | None = Field(None, description="A Secret; its keys become variables of the pod.")
+    image: str | None = Field(
+        None, description="An image with mlp-ci and git, for models whose environment is not an image themselves."
+    )
 
 
 class Ray(Strict):

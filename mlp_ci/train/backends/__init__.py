@@ -62,7 +62,7 @@ def of(ctx: Context, spec: ModelSpec) -> Backend:
         return Docker(ctx, spec)
     from mlp_ci.train.backends.runner import Runner
 
-    return Runner()
+    return Runner(together=bool(ctx.handed_over and ctx.handed_over.nodes > 1))
 
 
 def elsewhere(ctx: Context, spec: ModelSpec) -> Elsewhere | None:

@@ -143,10 +143,11 @@ class Container:
         mounts += [f"type=tmpfs,destination={p}" for p in there]
         data = Path(environ["MLP_DATA_TRAIN"])
         mounts += [_bind(p, read_only=True) for p in dict.fromkeys((data.resolve(), data)) if not p.is_symlink()]
-        mounts += [_bind(Path(environ[name])) for name in ("MLP_OUTPUT", "MLP_CHECKPOINTS")]
-        params = Path(environ.get("MLP_PARAMS") or top)
-        if not params.is_relative_to(top) or params.is_relative_to(self.ctx.work):
-            mounts.append(_bind(params, read_only=True))
+        # The folders and files of the contract lie in the work folder, which is covered.
+        contract = {name: Path(value) for name, value in sorted(environ.items()) if name.startswith("MLP_") and value}
+        for name, path in contract.items():
+            if name != "MLP_DATA_TRAIN" and path.is_relative_to(self.ctx.work) and path.exists():
+                mounts.append(_bind(path, read_only=name == "MLP_PARAMS"))
         if self.out:
             mounts.append(f"type=bind,source={self.out},destination={PLACE}/out")
             mounts.append(f"type=bind,source={inside.__file__},destination={PLACE}/inside.py,readonly")

@@ -69,7 +69,8 @@ class RayJob:
             raise KeyboardInterrupt
         if status.status != "SUCCEEDED":
             said = following.last_lines() or [status.message or ""]
-            raise handing_over.outcome_error(f"Ray (job {order.name})", status.driver_exit_code, said)
+            where = f"Ray (job {order.name})"
+            raise handing_over.outcome_error(where, status.driver_exit_code, said)
 
     def _submit(self, client: Any, order: Order) -> None:
         """Hand the commit over; a job of this name that has ended is replaced."""
