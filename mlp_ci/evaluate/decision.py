@@ -49,17 +49,18 @@ def within(
     value = estimate.value
     if not math.isfinite(value) or estimate.method == UNDEFINED:
         return Decision(outcome=Outcome.INCONCLUSIVE)
-    low, high = estimate.bound(1 - confidence), estimate.bound(confidence)
-    if low is None or high is None:
+    belief = estimate.belief
+    if belief is None:
         met = (minimum is None or value >= minimum) and (maximum is None or value <= maximum)
         return Decision(outcome=Outcome.PASS if met else Outcome.FAIL)
+    low, high = belief.bound(1 - confidence), belief.bound(confidence)
     passing, failing = [0.0], [1.0]
-    if minimum is not None and (share := estimate.below(minimum)):
-        passing.append(share[0])
-        failing.append(1 - share[0])
-    if maximum is not None and (share := estimate.below(maximum)):
-        passing.append(1 - share[1])
-        failing.append(share[1])
+    if minimum is not None:
+        passing.append(belief.p_at_least(minimum))
+        failing.append(max(belief.p_at_most(minimum), 1 - passing[-1]))
+    if maximum is not None:
+        passing.append(belief.p_at_most(maximum))
+        failing.append(max(belief.p_at_least(maximum), 1 - passing[-1]))
     p_pass, p_fail = max(passing), min(failing)
     if (minimum is None or low >= minimum) and (maximum is None or high <= maximum):
         outcome = Outcome.PASS

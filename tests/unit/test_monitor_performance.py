@@ -15,7 +15,7 @@ import sklearn.metrics
 
 from mlp_ci.data.profiles.outcomes import outcomes_of, probability_edges
 from mlp_ci.errors import InputError
-from mlp_ci.evaluate.bootstrap import Estimate, resamples
+from mlp_ci.evaluate.bootstrap import Estimate, Settings, resamples
 from mlp_ci.evaluate.metrics import METRICS, value_of
 from mlp_ci.monitor import performance
 from mlp_ci.monitor.performance import (
@@ -344,7 +344,7 @@ def promise(held_out: Estimate, max_drop: float, alpha: float = 1 / 30.4375) -> 
 def accuracies(random: Any, rows: int, sets: int, truth: Any) -> list[Estimate]:
     """As :func:`measure` would find them, for many samples at once: the same resamples and their percentiles."""
     right = (random.random((rows, sets)) < truth).astype(float)
-    drawn = np.concatenate([weights @ right / rows for weights in resamples(rows)])
+    drawn = np.concatenate([weights @ right / rows for weights in resamples(rows, Settings(replicates=500))])
     low, high = np.quantile(drawn, [0.025, 0.975], axis=0)
     return [Estimate(value=v, low=a, high=b) for v, a, b in zip(right.mean(axis=0), low, high, strict=True)]
 

@@ -7,30 +7,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mlp_ci.evaluate.bootstrap import degenerate, influence
 from mlp_ci.evaluate.bootstrap.bca import bca
-from mlp_ci.evaluate.bootstrap.design import Design, design_of, units_of, weights_of
-from mlp_ci.evaluate.bootstrap.estimate import UNDEFINED, Estimate, estimate_of, undefined
-from mlp_ci.evaluate.metrics import Array, Metric, Predictions, value_of
+from mlp_ci.evaluate.bootstrap.design import Design, Units, design_of, units_of
+from mlp_ci.evaluate.bootstrap.estimate import UNDEFINED, Certain, Estimate, estimate_of, undefined
+from mlp_ci.evaluate.bootstrap.replicates import Chunks, is_ranked, replicates, row_weights
+from mlp_ci.evaluate.metrics import METRICS, Array, Metric, Predictions, Sums, value_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 REPLICATES = 2000
-MOST_ROWS = 20_000
+MOST_ROWS = 20_000  # for the monitor, which looks at many windows
 LEVEL = 0.95
 SEED = 20130101
-GROUPS = 200  # of the grouped jackknife that the acceleration comes from
+FEWEST_UNITS = 5  # clusters or blocks of time: fewer say nothing about how much they differ
+DEFINED = 0.5  # of the replicates must have a value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How many replicates, which interval, and where chance begins. Above ``most_rows`` rows the replicates are of a
-    fixed random choice of so many, and the interval is narrowed as the standard error is."""
+    """How many replicates, which interval, and where chance begins. Above ``most_rows`` independent rows the replicates
+    are of a fixed random choice of so many, and the interval is narrowed as the standard error is."""
 
     replicates: int = REPLICATES
     confidence: float = LEVEL
     seed: int = SEED
-    most_rows: int = MOST_ROWS
+    most_rows: int | None = None
 
 
 DEFAULTS = Settings()
@@ -55,79 +58,114 @@ def differences(
 
 
 def difference(metric: Metric, this: Predictions, other: Predictions) -> Estimate:
-    """One metric of ``differences``."""
+    """One metric of :func:`differences`, for single rows."""
     return differences([metric], this, other)[metric.name]
 
 
+def draws(design: Design, settings: Settings = DEFAULTS) -> Iterator[Array]:
+    """How often each row is drawn in each replicate, ``(some replicates, rows)``: what all metrics were computed on."""
+    yield from row_weights(Chunks(units_of(design), settings.replicates, settings.seed), design.rows)
+
+
 def resamples(rows: int, settings: Settings = DEFAULTS) -> Iterator[Array]:
-    """How often each of independent rows is drawn, some replicates at a time."""
-    return weights_of(Design(rows=rows), settings.replicates, settings.seed)
+    """:func:`draws` of independent rows."""
+    yield from draws(Design(rows=rows), settings)
+
+
+Models = tuple[Predictions, ...]
 
 
 def _estimates(
-    metrics: Sequence[Metric], models: tuple[Predictions, ...], design: Design | None, settings: Settings
+    metrics: Sequence[Metric], models: Models, design: Design | None, settings: Settings
 ) -> dict[str, Estimate]:
-    whole = models
-    rows = len(models[0])
-    design = design or Design(rows=rows)
-    narrowing = 1.0
-    if rows > settings.most_rows and design.clusters is None and design.times is None:
-        some = np.sort(np.random.default_rng(settings.seed).choice(rows, settings.most_rows, replace=False))
-        models = tuple(m.take(some) for m in models)
-        design = Design(rows=len(some), strata=None if design.strata is None else design.strata[some])
-        narrowing = float(np.sqrt(settings.most_rows / rows))
-    found: dict[str, list[Array]] = {m.name: [] for m in metrics}
-    if rows:
-        for weights in weights_of(design, settings.replicates, settings.seed):
-            for metric in metrics:
-                found[metric.name].append(_values(metric, models, weights))
-    made = {}
+    design = design or Design(rows=len(models[0]))
+    points = {m.name: _point(metric=m, models=models) for m in metrics}
+    made: dict[str, Estimate] = {}
     for metric in metrics:
-        point, centre = _point(metric, whole), _point(metric, models)
-        if metric.values is None or not rows:
-            made[metric.name] = Estimate(value=point)
-            continue
-        replicates = point + (np.concatenate(found[metric.name]) - centre) * narrowing
-        made[metric.name] = _interval(point, replicates, settings, lambda m=metric: _acceleration(m, models, design))  # type: ignore[misc]
-    return made
+        known = _without_replicates(metric, models, design, points[metric.name])
+        if isinstance(known, Estimate):
+            made[metric.name] = known
+        elif known:
+            belief, method = known
+            error = (belief.bound(0.8413) - belief.bound(0.1587)) / 2  # as far as one of a normal variable reaches
+            made[metric.name] = estimate_of(points[metric.name], belief, settings.confidence, error, method)
+    rest = [m for m in metrics if m.name not in made]
+    if rest:
+        made |= _bootstrapped(rest, models, design, settings)
+    return {m.name: made[m.name] for m in metrics}
 
 
-def _point(metric: Metric, models: tuple[Predictions, ...]) -> float:
+def _point(metric: Metric, models: Models) -> float:
     values = [value_of(metric, m) for m in models]
     return values[0] if len(values) == 1 else values[0] - values[1]
 
 
-def _values(metric: Metric, models: tuple[Predictions, ...], weights: Array) -> Array:
+def _without_replicates(
+    metric: Metric, models: Models, design: Design, point: float
+) -> Estimate | degenerate.Known | None:
+    """What is known of a metric without drawing anything, if that is so."""
     if metric.values is None:
-        return np.full(len(weights), np.nan)
-    values = [metric.values(m, weights) for m in models]
-    return values[0] if len(values) == 1 else values[0] - values[1]
-
-
-def _interval(point: float, replicates: Array, settings: Settings, acceleration: Callable[[], float]) -> Estimate:
-    defined = replicates[np.isfinite(replicates)]
-    if len(defined) < settings.replicates / 2 or not np.isfinite(point):
+        return Estimate(value=point)
+    if not np.isfinite(point) or design.rows < 2:
         return undefined(point)
-    belief = bca(point, defined, acceleration())
-    return estimate_of(point, belief, settings.confidence, belief.standard_error, "bca")
+    if len(models) == 2 and degenerate.same_predictions(*models):
+        return Certain(0.0), degenerate.SAME
+    return degenerate.few_events(metric, models) if design.independent else None
 
 
-def _acceleration(metric: Metric, models: tuple[Predictions, ...], design: Design) -> float:
-    """From a jackknife that leaves out groups of units: a third of the skewness of the mean's influence, over 2."""
+def _bootstrapped(metrics: Sequence[Metric], models: Models, design: Design, settings: Settings) -> dict[str, Estimate]:
+    points = {m.name: _point(m, models) for m in metrics}
+    models, design, narrowing = _sample(models, design, settings)
     units = units_of(design)
-    count = int(units.max()) + 1
-    groups = np.random.default_rng(0).permutation(count)[units] % min(count, GROUPS)
-    found = []
-    for start in range(0, min(count, GROUPS), 20):
-        left_out = np.arange(start, min(start + 20, count, GROUPS))
-        found.append(_values(metric, models, (groups[None, :] != left_out[:, None]).astype(float)))
-    values = np.concatenate(found)
-    values = values[np.isfinite(values)]
-    if len(values) < 2:
-        return 0.0
-    apart = values.mean() - values
-    spread = float((apart**2).sum())
-    return float((apart**3).sum() / (6 * spread**1.5)) if spread > 0 else 0.0
+    if units.independent < FEWEST_UNITS:
+        return {name: undefined(point) for name, point in points.items()}
+    found = replicates(metrics, models, Chunks(units, settings.replicates, settings.seed))
+    made = {}
+    for metric in metrics:
+        values = found[0, metric.name]
+        if len(models) == 2:
+            values = values - found[1, metric.name]
+        point = points[metric.name]
+        values = (
+            point + (values[np.isfinite(values)] - (_point(metric, models) if narrowing < 1 else point)) * narrowing
+        )
+        if len(values) < settings.replicates * DEFINED:
+            made[metric.name] = undefined(point)
+        elif np.ptp(values) == 0:
+            known = degenerate.without_variation(metric, models, point, units.independent)
+            made[metric.name] = (
+                estimate_of(point, known[0], settings.confidence, 0.0, known[1]) if known else undefined(point)
+            )
+        else:
+            acceleration = influence.acceleration(_influences(metric, models, units), units.strata) * narrowing
+            belief = bca(point, values, acceleration, units.independent)
+            made[metric.name] = estimate_of(point, belief, settings.confidence, belief.standard_error, "bca")
+    return made
+
+
+def _sample(models: Models, design: Design, settings: Settings) -> tuple[Models, Design, float]:
+    most = settings.most_rows
+    if most is None or design.rows <= most or not design.independent:
+        return models, design, 1.0
+    some = np.sort(np.random.default_rng(settings.seed).choice(design.rows, most, replace=False))
+    return tuple(m.take(some) for m in models), design.take(some), float(np.sqrt(most / design.rows))
+
+
+def _influences(metric: Metric, models: Models, units: Units) -> Array:
+    """How much each independent thing moves the metric, or the difference of two models."""
+    found = [_influence(metric, m, units) for m in models]
+    return found[0] if len(found) == 1 else found[0] - found[1]
+
+
+def _influence(metric: Metric, model: Predictions, units: Units) -> Array:
+    if isinstance(metric.values, Sums):
+        return influence.of_sums(metric.values, model, units)
+    if is_ranked(metric, model):
+        score = np.asarray(model.probability)
+        area = metric.values is METRICS["roc_auc"].values
+        each = influence.of_area(model.target, score) if area else influence.of_average_precision(model.target, score)
+        return units.gathered(each)
+    return influence.by_groups(metric, model, units)
 
 
 __all__ = [
@@ -142,6 +180,7 @@ __all__ = [
     "design_of",
     "difference",
     "differences",
+    "draws",
     "estimates",
     "resamples",
 ]

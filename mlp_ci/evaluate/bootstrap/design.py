@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlp_ci.evaluate.metrics import BINARY, MULTICLASS, Array
+from mlp_ci.errors import InputError
+from mlp_ci.evaluate.bootstrap.blocks import Circle, block_length, circle
+from mlp_ci.evaluate.bootstrap.drawing import drawn
+from mlp_ci.evaluate.metrics import BINARY, FORECASTING, MULTICLASS, Array
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-# A class with as many rows is lost by one draw in 10^11: its share is left to chance, as it was when rows were chosen.
+# A class with so many rows is lost by one draw in 10^11: its share is left to chance, as it was when rows were chosen.
 RARE = 25
 
 
@@ -30,50 +29,105 @@ class Design:
     times: Array | None = None
     block: float | None = None
 
+    def take(self, rows: Array) -> Design:
+        """The design of some rows: indices or a mask. The block length stays."""
+        some = [None if a is None else a[rows] for a in (self.strata, self.clusters, self.times)]
+        count = int(np.count_nonzero(rows)) if rows.dtype == bool else len(rows)
+        return Design(rows=count, strata=some[0], clusters=some[1], times=some[2], block=self.block)
+
+    @property
+    def independent(self) -> bool:
+        """Whether single rows are drawn."""
+        return self.clusters is None and (self.times is None or not self.block)
+
 
 def design_of(
-    task: str, target: Array, *, group: Array | None = None, times: Array | None = None, block: float | None = None
+    task: str,
+    target: Array,
+    *,
+    group: Array | None = None,
+    times: Array | None = None,
+    block: float | None = None,
+    loss: Array | None = None,
 ) -> Design:
-    """The design for held-out rows: clusters where there is a group, blocks where there is a block length (seconds),
-    else single rows, within classes where a draw might lose a class."""
+    """The design for held-out rows.
+
+    Blocks where ``block`` (seconds) is given; clusters where ``group`` is; else single rows, within classes where a
+    draw might lose a class. Forecasts with times are drawn in blocks, all series together; if no length is given, it is
+    chosen from ``loss``, one number a row. InputError where blocks and groups are both asked for.
+    """
     rows = len(target)
-    if group is not None:
-        return Design(rows=rows, clusters=np.unique(group, return_inverse=True)[1])
-    if times is not None and block:
+    forecast = task == FORECASTING and times is not None
+    if block and group is not None and not forecast:
+        msg = "evaluate.group and evaluate.block exclude each other"
+        raise InputError(
+            msg, why="rows are drawn by the group or by stretches of time", fix="keep one of them", file="model.yaml"
+        )
+    if times is not None and (block or (forecast and loss is not None)):
+        if block is None and loss is not None:
+            block = block_length(times, np.nan_to_num(loss))
         return Design(rows=rows, times=times, block=block)
+    if group is not None:
+        return Design(rows=rows, clusters=np.unique(group, return_inverse=True)[1].reshape(-1))
     return Design(rows=rows, strata=_rare_classes(task, target))
 
 
 def _rare_classes(task: str, target: Array) -> Array | None:
-    if task not in (BINARY, MULTICLASS):
+    if task not in (BINARY, MULTICLASS) or not len(target):
         return None
     _, codes, counts = np.unique(target, return_inverse=True, return_counts=True)
     return codes if len(counts) > 1 and counts.min() < RARE else None
 
 
-def units_of(design: Design) -> Array:
-    """The code of the unit that each row is drawn with: ``(rows,)`` from 0."""
-    if design.clusters is not None:
-        return np.asarray(np.unique(design.clusters, return_inverse=True)[1])
+@dataclass(frozen=True)
+class Units:
+    """What is drawn. ``codes``: the unit of each row, None where each row is its own; ``count`` units; ``together``:
+    the block of each unit, None where units are independent; ``independent`` of those there are."""
+
+    count: int
+    codes: Array | None = None
+    strata: tuple[Array, ...] = ()
+    circle: Circle | None = None
+
+    @property
+    def independent(self) -> int:
+        """How many independent things there are: what a variance is estimated from."""
+        return self.circle.blocks if self.circle else self.count
+
+    def draw(self, lanes: int, chance: np.random.Generator) -> Array:
+        """How often each unit is drawn: ``(count, lanes)`` whole numbers."""
+        if self.circle:
+            return self.circle.draw(lanes, chance)
+        if not self.strata:
+            return drawn(self.count, lanes, chance)
+        weights = np.empty((self.count, lanes), dtype=np.int64)
+        for members in self.strata:
+            weights[members] = drawn(len(members), lanes, chance)
+        return weights
+
+    def of_rows(self, rows: Array) -> Array:
+        """The units of these rows."""
+        return rows if self.codes is None else self.codes[rows]
+
+    def gathered(self, influences: Array) -> Array:
+        """What the units add up to that are independent of each other, from a number (or some) a row."""
+        if self.codes is None:
+            return influences
+        codes = self.codes // self.circle.length if self.circle else self.codes
+        columns = influences.reshape(len(influences), -1)
+        sums = np.stack([np.bincount(codes, weights=c, minlength=1) for c in columns.T], axis=1)
+        return sums.reshape(-1, *influences.shape[1:])
+
+
+def units_of(design: Design) -> Units:
+    """What a design draws."""
     if design.times is not None and design.block:
-        start = np.floor((design.times - design.times.min()) / design.block)
-        return np.asarray(np.unique(start, return_inverse=True)[1])
-    return np.arange(design.rows)
-
-
-def weights_of(design: Design, replicates: int, seed: int, chunk: int = 50) -> Iterator[Array]:
-    """How often each row is drawn, for ``chunk`` replicates at a time: ``(<= chunk, rows)``."""
-    units = units_of(design)
-    count = int(units.max()) + 1
-    first = np.unique(units, return_index=True)[1]
-    strata = np.zeros(count, dtype=int) if design.strata is None else design.strata[first]
-    members = [np.flatnonzero(strata == s) for s in np.unique(strata)]
-    chance = np.random.default_rng(seed)
-    for start in range(0, replicates, chunk):
-        many = min(chunk, replicates - start)
-        drawn = np.zeros((many, count))
-        for some in members:
-            index = chance.integers(0, len(some), size=(many, len(some))) + np.arange(many)[:, None] * len(some)
-            times = np.bincount(index.ravel(), minlength=many * len(some))
-            drawn[:, some] = times.reshape(many, len(some))
-        yield drawn if count == design.rows else drawn[:, units]
+        round_, cells = circle(design.times, design.block)
+        return Units(count=round_.count, codes=cells, circle=round_)
+    if design.clusters is not None:
+        codes = np.unique(design.clusters, return_inverse=True)[1].reshape(-1)
+        return Units(count=int(codes.max()) + 1, codes=codes)
+    if design.strata is None:
+        return Units(count=design.rows)
+    strata = tuple(np.flatnonzero(design.strata == s) for s in np.unique(design.strata))
+    return Units(count=design.rows, strata=strata)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -10,14 +9,18 @@ UNDEFINED = "undefined"  # an interval was tried for, and the rows do not give o
 
 
 class Belief(Protocol):
-    """Where the true value may lie, as a distribution: what confidence intervals of all levels say together."""
+    """Where the true value may lie: the confidence intervals of all levels at once."""
 
     def bound(self, share: float) -> float:
-        """The value that ``share`` of the distribution is below: 0.05 gives the lower one-sided 95 % bound."""
+        """The value that the true one is below with confidence ``share``: 0.05 gives the lower 95 % bound."""
         ...
 
-    def below(self, limit: float) -> tuple[float, float]:
-        """The share of the distribution below ``limit``, without what lies on it and with it."""
+    def p_at_least(self, limit: float) -> float:
+        """The p-value of "the true value is less than this": the smallest share whose bound reaches the limit."""
+        ...
+
+    def p_at_most(self, limit: float) -> float:
+        """The p-value of "the true value is more than this"."""
         ...
 
 
@@ -40,15 +43,28 @@ class Estimate:
         """One-sided bound: the true value lies below it with confidence ``share`` (0.05: the lower 95 % bound)."""
         return None if self.belief is None else self.belief.bound(share)
 
-    def below(self, limit: float) -> tuple[float, float] | None:
-        """The confidence that the true value is below ``limit``, and at most ``limit``: ``bound`` turned round."""
-        return None if self.belief is None else self.belief.below(limit)
-
     def facts(self) -> dict[str, Any]:
         """What the evidence keeps."""
         numbers = {"value": self.value, "low": self.low, "high": self.high, "standard_error": self.standard_error}
         kept: dict[str, Any] = {k: v for k, v in numbers.items() if v is not None}
         return kept | ({"method": self.method} if self.method else {})
+
+
+@dataclass(frozen=True)
+class Certain:
+    """No doubt: the value cannot be another with other rows."""
+
+    value: float
+
+    def bound(self, share: float) -> float:
+        del share
+        return self.value
+
+    def p_at_least(self, limit: float) -> float:
+        return 0.0 if self.value >= limit else 1.0
+
+    def p_at_most(self, limit: float) -> float:
+        return 0.0 if self.value <= limit else 1.0
 
 
 def estimate_of(value: float, belief: Belief, confidence: float, standard_error: float, method: str) -> Estimate:
@@ -65,4 +81,4 @@ def estimate_of(value: float, belief: Belief, confidence: float, standard_error:
 
 def undefined(value: float) -> Estimate:
     """An estimate without an interval, because the rows do not give one."""
-    return Estimate(value=value, method=UNDEFINED if math.isfinite(value) else "")
+    return Estimate(value=value, method=UNDEFINED)
