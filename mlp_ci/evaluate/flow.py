@@ -19,8 +19,9 @@ from mlp_ci.evaluate import evidence
 from mlp_ci.evaluate.bootstrap import Estimate, estimates
 from mlp_ci.evaluate.gates import Champion, Measured, Verdict, judge, shown
 from mlp_ci.evaluate.importance import Importance
+from mlp_ci.evaluate.measured import kinds_of
 from mlp_ci.evaluate.metrics import BINARY, computable, metric_called
-from mlp_ci.evaluate.predict import NOT_MEASURED, Predicted, predict, single_row_python
+from mlp_ci.evaluate.predict import NOT_MEASURED, Predicted, Where, predict, single_row_python
 from mlp_ci.evaluate.rows import HeldOut, read_held_out
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
@@ -223,8 +224,8 @@ def _predict(job: Job, folders: list[Path], held_out: HeldOut) -> list[Predicted
         lock = job.key.parts["environment"]
         programs = environment.executables(kind, lock, job.ctx.repo, job.ctx.cache_folder, lambda text: None)
         python = single_row_python(programs)
-    features = held_out.frame.drop(columns=[job.spec.data.target])
-    return predict(folders, features, held_out, python=python, environ=environ)
+    robustness = kinds_of(job.spec.evaluate.gates)
+    return predict(folders, held_out, job.spec, Where(python=python, environ=environ), robustness)
 
 
 def _measure(predicted: Predicted, folder: Path) -> Measured:
