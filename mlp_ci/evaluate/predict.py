@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlp_ci.evaluate.rows import HeldOut
     from mlp_ci.spec import ModelSpec
 
-__all__ = ["KINDS", "NOT_MEASURED", "Predicted", "Where", "interpret", "predict", "single_row_python"]
+__all__ = ["KINDS", "NOT_MEASURED", "Predicted", "Where", "interpret", "predict", "predict_only", "single_row_python"]
 
 LONGEST_SECONDS = 3600.0
 KINDS = ("missing", "noise")  # of perturbation
@@ -55,6 +55,11 @@ def predict(
         else _one(folder, held_out, spec, where, {})
         for number, folder in enumerate(folders)
     ]
+
+
+def predict_only(folder: Path, held_out: HeldOut, spec: ModelSpec, where: Where) -> Predicted | MlpError:
+    """What one model predicts, with nothing measured of it: for the many models of a search."""
+    return _one(folder, held_out, spec, where, {"latency": False})
 
 
 def _one(

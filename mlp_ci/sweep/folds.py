@@ -172,6 +172,7 @@ def write_rows(source: Path, rows: Array, destination: Path) -> None:
             lines = (line for line in read if line.strip())
             written.writelines(_ended(line) for line in _chosen(lines, wanted))
         return
+    csv.field_size_limit(2**31 - 1)  # a cell may hold a whole document
     with _text(source, "r") as read, _text(destination, "w") as written:
         records = (record for record in csv.reader(read) if record)
         writer = csv.writer(written, lineterminator="\n")

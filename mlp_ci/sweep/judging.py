@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, MlpError
 from mlp_ci.evaluate.metrics import metric_called, value_of
-from mlp_ci.evaluate.predict import Where, predict, single_row_python
+from mlp_ci.evaluate.predict import Where, predict_only, single_row_python
 from mlp_ci.evaluate.rows import read_held_out
 from mlp_ci.train import environment
 
@@ -23,7 +23,7 @@ def judge(job: Job, model: Path, file: Path, called: str) -> float:
     """The metric of the search on the rows of ``file``; InputError where the model or the rows do not allow it."""
     spec = _as_test(job.spec, job.task, called)
     held_out = read_held_out(file, spec)
-    said = predict([model], held_out, spec, Where(python=_python(job), environ=_environ(job)))[0]
+    said = predict_only(model, held_out, spec, Where(python=_python(job), environ=_environ(job)))
     if isinstance(said, MlpError):
         raise said
     value = value_of(metric_called(job.sweep.metric, job.task), said.predictions)
