@@ -30,13 +30,14 @@ from mlp_ci.evaluate.metrics import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from mlp_ci.evaluate.answers import Predicted
     from mlp_ci.spec import Gate
 
 QUANTILES = {"latency_p50_ms": 0.5, "latency_p95_ms": 0.95, "latency_p99_ms": 0.99}
+SINGLE = ("load_seconds", "memory_mb", "model_size_mb")
 METHOD = "order statistics"
 PREFIX = "robustness_"
 # By which a model is compared with itself where no gate says what counts; the first that can be computed.
@@ -97,17 +98,31 @@ def quantile(values: Array, share: float, confidence: float = 0.95) -> Estimate:
 def measured(predicted: Predicted, folder: Path, confidence: float = 0.95) -> dict[str, Estimate]:
     """What was measured of one model: milliseconds of single rows, rows per second of batches, seconds to load it,
     megabytes (10^6 bytes) of its memory and of its files in ``folder``."""
-    found: dict[str, Estimate] = {}
-    if len(predicted.latency_ms):
-        found |= {name: quantile(predicted.latency_ms, share, confidence) for name, share in QUANTILES.items()}
-    if len(predicted.rows_per_second):
-        found["throughput_rows_per_second"] = quantile(predicted.rows_per_second, 0.5, confidence)
-    if predicted.load_seconds is not None:
-        found["load_seconds"] = Estimate(value=predicted.load_seconds)
-    if predicted.memory_mb is not None:
-        found["memory_mb"] = Estimate(value=predicted.memory_mb)
-    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
-    return {**found, "model_size_mb": Estimate(value=size / 1e6)}
+    return estimates_of(facts(predicted, folder), confidence)
+
+
+def facts(predicted: Predicted, folder: Path) -> dict[str, Any]:
+    """What was measured of the model in ``folder``, as plain JSON values: single measurements, nothing summed up."""
+    found: dict[str, Any] = {
+        "latency_ms": [round(v, 4) for v in np.sort(predicted.latency_ms).tolist()],
+        "rows_per_second": [round(v, 1) for v in np.sort(predicted.rows_per_second).tolist()],
+        "load_seconds": predicted.load_seconds,
+        "memory_mb": predicted.memory_mb,
+        "model_size_mb": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6,
+    }
+    return {name: value for name, value in found.items() if value not in (None, [])}
+
+
+def estimates_of(value: Mapping[str, Any], confidence: float = 0.95) -> dict[str, Estimate]:
+    """The metrics in what :func:`facts` gave, with intervals for the quantiles of times."""
+    found = {name: Estimate(value=float(value[name])) for name in SINGLE if name in value}
+    if "latency_ms" in value:
+        times = np.asarray(value["latency_ms"], dtype=float)
+        found |= {name: quantile(times, share, confidence) for name, share in QUANTILES.items()}
+    if "rows_per_second" in value:
+        speeds = np.asarray(value["rows_per_second"], dtype=float)
+        found["throughput_rows_per_second"] = quantile(speeds, 0.5, confidence)
+    return found
 
 
 # ---------------------------------------------------------------- robustness
