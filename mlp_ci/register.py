@@ -12,6 +12,7 @@ from mlp_ci import dvc, git
 from mlp_ci.errors import GateError, InputError, NotApproved, NothingToDo
 from mlp_ci.evaluate import evidence
 from mlp_ci.evaluate.flow import Job, open_job, publish
+from mlp_ci.evaluate.telling.flow import keep_with_version
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.spec import MODEL_FILE
@@ -109,6 +110,8 @@ def _version(job: Job, content: bytes) -> tuple[VersionFact, bool]:
     publish(job, content)
     if not job.tracking.has_artifact(job.run.run_id, PROFILE_FILE):
         _store_profile(job)
+    doing("writing the model card")
+    keep_with_version(job)
     tracking, spec = job.tracking, job.spec
     tracking.register_model(spec.name, spec.description or f"{spec.name}, of team {spec.team}", {"mlp.team": spec.team})
     tags = {
@@ -167,7 +170,7 @@ def _store_profile(job: Job) -> None:
     from mlp_ci.data.drift.reference import reference_of
 
     spec = job.spec
-    files = dvc.pull(job.ctx.repo, [spec.data.train, spec.data.test])
+    files = dvc.pull(job.ctx.repo, [spec.data.train, spec.data.test], apart=[spec.data.test])
     monitor = spec.monitor
     reference = reference_of(
         [files[spec.data.train], files[spec.data.test]], spec.data, monitor.window_length, monitor.segments

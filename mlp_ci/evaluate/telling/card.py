@@ -179,5 +179,6 @@ def _environment(facts: Facts) -> str:
 
 
 def _lineage(facts: Facts) -> str:
-    table = Table(title="", columns=("what", "which"), rows=tuple(lineage(facts).items()))
+    made = {name: which for name, which in lineage(facts).items() if name not in ("environment", "seed")}
+    table = Table(title="", columns=("what", "which"), rows=tuple(made.items()))
     return _section("Lineage", [markdown_table(table)])

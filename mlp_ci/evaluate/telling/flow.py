@@ -54,7 +54,7 @@ def tell(ctx: Context, asked: Asked) -> Report:
         _write(asked.html, page)
         made.outputs["report"] = str(asked.html)
         made.links.append(("Report", str(asked.html)))
-    kept = keep_page(job, page)
+    kept = _kept_page(job, page)
     if kept:
         made.findings.append(kept)
     if asked.card:
@@ -112,33 +112,42 @@ def _kept(job: Job, path: str) -> Mapping[str, Any]:
 # ---------------------------------------------------------------- keeping
 
 
-def keep_page(job: Job, page: str) -> Finding | None:
-    """Store the page beside the evidence it tells of; a finding where the store does not take it."""
-    return _keep(job, f"{job.run.tags['mlp.evaluation']}/{PAGE_FILE}", page)
+def keep_with_version(job: Job) -> None:
+    """Store the model card with the run that is registered, and the page; a card that is there stays.
 
-
-def keep_with_version(job: Job) -> list[Finding]:
-    """Store the model card with the run that is registered, and the page; what cannot be stored is a finding."""
+    Raises OutsideError when the store takes nothing: a version without its card is not whole.
+    """
     facts = stored_facts(job)
-    kept = [keep_page(job, render(facts)), _keep(job, CARD_FILE, model_card(facts, job.spec))]
-    return [finding for finding in kept if finding]
+    _put(job, _page_path(job), render(facts))
+    if not job.tracking.has_artifact(job.run.run_id, CARD_FILE):
+        _put(job, CARD_FILE, model_card(facts, job.spec))
 
 
-def _keep(job: Job, path: str, text: str) -> Finding | None:
-    folder, _, name = path.rpartition("/")
-    content, run_id = text.encode("utf-8", errors="backslashreplace"), job.run.run_id
+def _page_path(job: Job) -> str:
+    return f"{job.run.tags['mlp.evaluation']}/{PAGE_FILE}"
+
+
+def _kept_page(job: Job, page: str) -> Finding | None:
+    """Store the page beside the evidence it tells of; a finding where the store does not take it."""
     try:
-        if job.tracking.has_artifact(run_id, path) and job.tracking.read_bytes(run_id, path) == content:
-            return None
-        with tempfile.TemporaryDirectory(prefix="mlp-ci-") as scratch:
-            file = Path(scratch) / name
-            file.write_bytes(content)
-            job.tracking.log_file(run_id, file, folder)
+        _put(job, _page_path(job), page)
     except (InputError, OutsideError) as error:
-        message = f"{name} was not stored with run {run_id}: {error.what}"
+        message = f"the page was not stored with run {job.run.run_id}: {error.what}"
         outcome = Outcome.INCONCLUSIVE
         return Finding(check="store", outcome=outcome, message=message, fix=error.fix, severity="notice")
     return None
+
+
+def _put(job: Job, path: str, text: str) -> None:
+    """Store a text with the run, unless the same is there."""
+    folder, _, name = path.rpartition("/")
+    content, run_id = text.encode("utf-8", errors="backslashreplace"), job.run.run_id
+    if job.tracking.has_artifact(run_id, path) and job.tracking.read_bytes(run_id, path) == content:
+        return
+    with tempfile.TemporaryDirectory(prefix="mlp-ci-") as scratch:
+        file = Path(scratch) / name
+        file.write_bytes(content)
+        job.tracking.log_file(run_id, file, folder)
 
 
 def _write(file: Path, page: str) -> None:
@@ -196,5 +205,5 @@ def _comment(job: Job, facts: Facts, made: Report, *, stored: bool) -> Finding:
 def _links(job: Job, *, stored: bool) -> Links:
     """The page where MLflow shows it; where training ran. Not this job: the same facts make the same comment."""
     run = job.tracking.run_page(job.run.run_id)
-    page = f"{run}/artifacts/{job.run.tags['mlp.evaluation']}/{PAGE_FILE}" if stored else ""
+    page = f"{run}/artifacts/{_page_path(job)}" if stored else ""
     return Links(report=page, run=run, job=job.run.tags.get("mlp.job", ""))

@@ -153,16 +153,23 @@ def slices(facts: Facts, found: Sequence[SliceFact]) -> Table:
     title = "Slices" if not left else f"The worst {len(found)} of {len(facts.slices)} slices"
     rows = [
         (
-            cut(s.where, LONGEST_NAME) + (" (found by the search)" if s.found else ""),
+            cut(s.where, LONGEST_NAME) + how_found(s),
             s.rows,
             cut(s.metric, LONGEST_NAME),
             with_span(s.this) or "–",
-            shown(whole_value(facts, s)),
+            shown(whole_value(facts, s)) + (" elsewhere" if s.rest is not None else ""),
             s.outcome or "",
         )
         for s in found
     ]
-    return Table(title=title, columns=("slice", "rows", "metric", "value", "all rows", "verdict"), rows=tuple(rows))
+    return Table(title=title, columns=("slice", "rows", "metric", "value", "against", "verdict"), rows=tuple(rows))
+
+
+def how_found(found: SliceFact) -> str:
+    """Beside the name of a slice that nobody declared: that it was searched for, and how sure that is."""
+    if not found.found:
+        return ""
+    return " (found by the search" + (f", p {found.p_value:.2g})" if found.p_value is not None else ")")
 
 
 def fairness(found: Fairness) -> Table:
