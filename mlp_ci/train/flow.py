@@ -24,19 +24,23 @@ from mlp_ci.train.summary import report_of
 from mlp_ci.train.watching import Watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from mlp_ci.context import Context
     from mlp_ci.report import Report
     from mlp_ci.tracking import RunFact
+    from mlp_ci.train.key import Marked
     from mlp_ci.train.params import Search
 
 
-def train(ctx: Context, *, log: TextIO | None = None, search: Search | None = None) -> Report:
+def train(
+    ctx: Context, *, log: TextIO | None = None, search: Search | None = None, marked: Marked | None = None
+) -> Report:
     """Train what the working tree describes, unless it has been trained already.
 
-    ``search`` finds the parameters where model.yaml asks for a search (``train.sweep``).
+    ``search`` finds the parameters where model.yaml asks for a search (``train.sweep``). ``marked``: in a run beside
+    the one that counts, which nobody finds by the train key.
     ``log`` takes the command's output as it comes (stdout, if not given). Raises InputError when the command breaks
     the training contract, GateError when it runs out of time or memory, OutsideError when something outside ended it,
     it got stuck or MLflow fails; KeyboardInterrupt after SIGTERM or SIGINT, with the run left to be resumed.
@@ -46,9 +50,12 @@ def train(ctx: Context, *, log: TextIO | None = None, search: Search | None = No
     with alone_here(ctx, stream):
         key = train_key(ctx, spec)
         backends.check_expected(ctx, key)
+        key = marked.of(key) if marked else key
         job = Job(ctx=ctx, spec=spec, key=key, tracking=connect_to(ctx), log=stream)
         there = backends.elsewhere(ctx, spec)
-        run, trained = _train_elsewhere(job, there) if there else _train_here(job, search)
+        run, trained = (
+            _train_elsewhere(job, there) if there else _train_here(job, search, marked.tags if marked else {})
+        )
         return report_of(job, run, trained)
 
 
@@ -90,8 +97,11 @@ def _train_elsewhere(job: Job, there: backends.Elsewhere) -> tuple[RunFact, Trai
     return found, None
 
 
-def _train_here(job: Job, search: Search | None) -> tuple[RunFact, Trained | None]:
-    """Train in a new run or one that was cut off; None for what had been trained, here or by another runner."""
+def _train_here(job: Job, search: Search | None, marks: Mapping[str, str]) -> tuple[RunFact, Trained | None]:
+    """Train in a new run or one that was cut off; None for what had been trained, here or by another runner.
+
+    ``marks`` are further tags of the run.
+    """
     chosen: Chosen | None = None
     while True:
         run = claim.settled(job)
@@ -108,7 +118,7 @@ def _train_here(job: Job, search: Search | None) -> tuple[RunFact, Trained | Non
             preflight.require(job)
         data = dvc.pull(job.ctx.repo, [job.spec.data.train])[job.spec.data.train]
         experiment = job.tracking.experiment(job.spec.name, create=True) or ""
-        run_id = claim.claimed(job, run, experiment, {**run_tags(job.ctx, job.spec, job.key), **chosen.tags})
+        run_id = claim.claimed(job, run, experiment, {**run_tags(job.ctx, job.spec, job.key), **chosen.tags, **marks})
         if run_id is None:
             continue  # another runner came first: wait for it
         # MLflow refuses to change a param, so only those are written that a resumed run does not have.
