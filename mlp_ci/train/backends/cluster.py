@@ -65,7 +65,9 @@ class Cluster:
         group, version = kind.split("/")
         try:
             found = CustomObjectsApi(self.client).get_namespaced_custom_object(
-                group, version, self.namespace, PLURALS[kind], name, _request_timeout=REQUEST_SECONDS
+                *(group, version, self.namespace, PLURALS[kind], name),
+                _preload_content=False,
+                _request_timeout=REQUEST_SECONDS,
             )
         except ApiException as error:
             if error.status == 404:
@@ -73,7 +75,7 @@ class Cluster:
             self._refuse(error, f"reading job {name}")
         except Exception as error:
             self._unreachable(error)
-        return dict(found)
+        return dict(json.loads(found.data))
 
     def apply_job(self, manifest: Manifest) -> Manifest:
         """Server-side apply, as ``mlp-ci``: fields that others manage stay theirs."""
@@ -90,13 +92,14 @@ class Cluster:
                 manifest,
                 field_manager=MANAGER,
                 _content_type=APPLY,
+                _preload_content=False,  # the client knows no answer 201, which is what a new object gets
                 _request_timeout=REQUEST_SECONDS,
             )
         except ApiException as error:
             self._refuse(error, f"making {manifest['kind']} {manifest['metadata']['name']}")
         except Exception as error:
             self._unreachable(error)
-        return dict(made)
+        return dict(json.loads(made.data))
 
     def apply_service(self, manifest: Manifest) -> None:
         from kubernetes.client import ApiException, CoreV1Api
