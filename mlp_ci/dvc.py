@@ -14,9 +14,11 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,8 +51,11 @@ def tracked_digest(repo: Path, path: str) -> str:
     return tracked(repo, path).digest
 
 
-def pull(repo: Path, paths: Sequence[str]) -> dict[str, Path]:
+def pull(repo: Path, paths: Sequence[str], *, apart: Collection[str] = ()) -> dict[str, Path]:
     """Bring exactly these files into the working tree, fetching only what is missing; path → absolute path.
+
+    What of them is ``apart`` (held-out data) goes straight to its place and leaves no copy in DVC's cache, where a
+    training that comes later could find it.
 
     Raises InputError for a file that is not tracked, was changed, was never pushed or is empty, and OutsideError
     when the remote does not answer.
@@ -58,8 +63,14 @@ def pull(repo: Path, paths: Sequence[str]) -> dict[str, Path]:
     doing(f"looking for {', '.join(paths)}")
     asked = [tracked(repo, path) for path in paths]
     missing = sorted({t.path for t in asked if not _is_here(repo, t)})
-    if missing:
-        _run_pull(repo, missing)
+    straight = [path for path in missing if path in apart]
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        fetching = pool.submit(_fetch_straight, repo, straight)
+        through_cache = [path for path in missing if path not in apart]
+        if through_cache:
+            _run_pull(repo, through_cache)
+        if left := fetching.result():
+            _run_pull(repo, left)
     found = {path: repo / path for path in paths}
     for path, file in found.items():
         if not file.exists():
@@ -77,9 +88,9 @@ def get(repo: Path, path: str, revision: str, destination: Path) -> None:
 
     Raises InputError and OutsideError as :func:`pull` does.
     """
-    done = _dvc(repo, "get", ".", path, "--rev", revision, "--out", str(destination))
+    done = program(repo, "get", ".", path, "--rev", revision, "--out", str(destination))
     if done.returncode != 0:
-        raise _transfer_error(repo, "get", [path], _said(done))
+        raise _transfer_error(repo, "get", [path], said_by(done))
 
 
 def lies_here(repo: Path, tracked: Tracked) -> bool:
@@ -97,10 +108,10 @@ def add_and_push(repo: Path, paths: Sequence[str]) -> list[str]:
             msg = f"{path} does not exist"
             raise InputError(msg, fix=f"write {path} first")
     before = {path: _pointer_text(repo, path) for path in paths}
-    _check(_dvc(repo, "add", "--quiet", *paths), f"`dvc add {' '.join(paths)}`")
-    done = _dvc(repo, "push", *paths)
+    _check(program(repo, "add", "--quiet", *paths), f"`dvc add {' '.join(paths)}`")
+    done = program(repo, "push", *paths)
     if done.returncode != 0:
-        raise _transfer_error(repo, "push", list(paths), _said(done))
+        raise _transfer_error(repo, "push", list(paths), said_by(done))
     return [f"{path}.dvc" for path in paths if _pointer_text(repo, path) != before[path]]
 
 
@@ -112,7 +123,7 @@ def imported(repo: Path, path: str) -> bool:
 
 def update_imports(repo: Path, paths: Sequence[str]) -> None:
     """Bring imported files up to their source. Raises OutsideError with what DVC said when that fails."""
-    _check(_dvc(repo, "update", "--quiet", *(f"{path}.dvc" for path in paths)), f"`dvc update {' '.join(paths)}`")
+    _check(program(repo, "update", "--quiet", *(f"{path}.dvc" for path in paths)), f"`dvc update {' '.join(paths)}`")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,10 +141,10 @@ class RemoteState:
 
 def look_at_remote(repo: Path, paths: Sequence[str], *, seconds: float) -> RemoteState:
     """Where the data is kept and whether it is there; paths that DVC does not track are left out."""
-    remote = _default_remote(repo)
+    remote = default_remote(repo)
     if remote is None:
         return RemoteState()
-    address, shown = urlsplit(remote), _without_credentials(remote)
+    address, shown = urlsplit(remote), without_credentials(remote)
     folder = repo / (address.path if address.scheme else remote)
     is_folder = address.scheme in ("", "file")
     unreachable = _why_unreachable(str(folder) if is_folder else remote)
@@ -144,7 +155,7 @@ def look_at_remote(repo: Path, paths: Sequence[str], *, seconds: float) -> Remot
         return RemoteState(address=shown, lacking=tuple(t.path for t in asked if _place([folder], t.md5) is None))
     names = [t.path for t in asked]
     try:
-        done = _dvc(repo, "status", "--cloud", "--json", *names, timeout=seconds)
+        done = program(repo, "status", "--cloud", "--json", *names, timeout=seconds)
         status = json.loads(done.stdout)
     except (subprocess.TimeoutExpired, ValueError):
         return RemoteState(address=shown)
@@ -253,6 +264,87 @@ def _pointer_text(repo: Path, path: str) -> str:
     return pointer.read_text(encoding="utf-8") if pointer.is_file() else ""
 
 
+# ---------------------------------------------------------------- what goes past the cache
+
+
+def _fetch_straight(repo: Path, paths: Sequence[str]) -> list[str]:
+    """Fetch these from the remote to their places; gives back those that DVC's own way must bring (and explain)."""
+    top, left = _top(repo), []
+    for path in paths:
+        place = repo / path
+        if top is None or (place.exists() and not _fetched_before(repo, path)):
+            left.append(path)  # somebody's own change: DVC knows whether it may be replaced
+            continue
+        tmp = top / ".dvc" / "tmp"
+        tmp.mkdir(exist_ok=True)
+        with TemporaryDirectory(prefix="mlp-ci-", dir=tmp) as scratch:
+            new, old = Path(scratch) / "new", Path(scratch) / "old"
+            if place.exists():  # or DVC would take what lies there for what is asked for
+                place.replace(old)
+            if program(repo, "get", ".", path, "--out", str(new)).returncode != 0 or not new.exists():
+                if old.exists():
+                    old.replace(place)
+                left.append(path)
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            new.replace(place)
+        _note_fetched(repo, path)
+    return left
+
+
+def _fetched_file(repo: Path) -> Path:
+    return (_top(repo) or repo) / ".dvc" / "tmp" / "mlp-ci-fetched.json"
+
+
+def _fetched(repo: Path) -> dict[str, str]:
+    try:
+        value = json.loads(_fetched_file(repo).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(k): str(v) for k, v in value.items()} if isinstance(value, dict) else {}
+
+
+def _note_fetched(repo: Path, path: str) -> None:
+    scratch = _fetched_file(repo).with_suffix(f".{os.getpid()}")
+    scratch.write_text(json.dumps({**_fetched(repo), str(repo / path): tracked(repo, path).md5}), encoding="utf-8")
+    scratch.replace(_fetched_file(repo))
+
+
+def _fetched_before(repo: Path, path: str) -> bool:
+    """Whether what lies there is, byte for byte, an older version that was fetched: it can be replaced."""
+    md5 = _fetched(repo).get(str(repo / path))
+    return md5 is not None and _is_here(repo, Tracked(path=path, md5=md5, said_in=""))
+
+
+def objects_of(repo: Path, path: str) -> set[str]:
+    """The md5 of every file behind ``path`` (and of the list that names them), as far as this machine can tell."""
+    found = find_tracked(repo, path)
+    if found is None:
+        return set()
+    if not found.md5.endswith(".dir"):
+        return {found.md5}
+    listed = {str(item.get("relpath")): str(item.get("md5")) for item in _listed(_stores(repo), found.md5)}
+    inside = PurePosixPath(path).relative_to(found.path).as_posix()
+    if inside == ".":
+        return {found.md5, *listed.values()}
+    return {md5 for name, md5 in listed.items() if name == inside or name.startswith(f"{inside}/")}
+
+
+def in_cache(repo: Path, md5: str) -> Path | None:
+    """Where DVC's cache keeps this object; None when it does not."""
+    stores = _stores(repo)
+    return _place(stores[:1], md5) if stores else None
+
+
+def remote_holds(repo: Path, path: str, md5s: Collection[str], *, seconds: float = 60.0) -> bool:
+    """Whether the default remote surely has these objects, all of which belong to ``path``."""
+    folders = _stores(repo)[1:]
+    if folders:
+        return all(_place(folders, md5) is not None for md5 in md5s)
+    lacking = look_at_remote(repo, [path], seconds=seconds).lacking
+    return lacking is not None and path not in lacking
+
+
 # ---------------------------------------------------------------- what is here
 
 
@@ -309,13 +401,19 @@ def stored(repo: Path, md5: str, name: str) -> tuple[tuple[str, Path], ...]:
     place = _place(stores, md5)
     if place is None or not md5.endswith(".dir"):
         return ((name, place),) if place else ()
-    try:
-        listed = _mappings(json.loads(place.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return ()
+    listed = _listed(stores, md5)
     found = [(str(item.get("relpath")), _place(stores, str(item.get("md5")))) for item in listed]
     files = tuple((relative, at) for relative, at in found if at)
-    return files if len(files) == len(found) else ()
+    return files if files and len(files) == len(found) else ()
+
+
+def _listed(stores: Sequence[Path], md5: str) -> list[Mapping[str, Any]]:
+    """The files of a folder, from the list that DVC keeps of them; none where that list is not here."""
+    place = _place(stores, md5)
+    try:
+        return _mappings(json.loads(place.read_text(encoding="utf-8"))) if place else []
+    except (OSError, ValueError):
+        return []
 
 
 def _place(stores: Sequence[Path], md5: str) -> Path | None:
@@ -325,13 +423,13 @@ def _place(stores: Sequence[Path], md5: str) -> Path | None:
 
 
 def _stores(repo: Path) -> list[Path]:
-    """DVC's cache and a remote that is a folder, as DVC's configuration says; DVC itself need not be started."""
-    top = next((folder for folder in (repo, *repo.resolve().parents) if (folder / ".dvc").is_dir()), None)
+    """DVC's cache, and then a remote that is a folder, as DVC's configuration says; DVC itself need not be started."""
+    top = _top(repo)
     if top is None:
         return []
     settings = configparser.ConfigParser(interpolation=None)
     try:
-        settings.read([top / ".dvc" / "config", top / ".dvc" / "config.local"], encoding="utf-8")
+        settings.read([*_shared_settings(), top / ".dvc" / "config", top / ".dvc" / "config.local"], encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError):
         return [top / ".dvc" / "cache"]
     cache = settings.get("cache", "dir", fallback="cache")
@@ -340,10 +438,24 @@ def _stores(repo: Path) -> list[Path]:
     return [top / ".dvc" / place for place in (cache, url) if place and "://" not in place]
 
 
+def _top(repo: Path) -> Path | None:
+    """The folder of DVC's repository, which may be above ours."""
+    return next((folder for folder in (repo, *repo.resolve().parents) if (folder / ".dvc").is_dir()), None)
+
+
+def _shared_settings() -> list[Path]:
+    """DVC's settings of the machine and of the user, the weaker first."""
+    environ = os.environ
+    user = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME") or "/") / ".config") / "dvc"
+    machine = environ.get("DVC_SYSTEM_CONFIG_DIR") or "/etc/xdg/dvc"
+    return [Path(folder) / "config" for folder in (machine, environ.get("DVC_GLOBAL_CONFIG_DIR") or user)]
+
+
 # ---------------------------------------------------------------- DVC itself
 
 
-def _dvc(repo: Path, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+def program(repo: Path, *arguments: str, timeout: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the program ``dvc`` in ``repo``; how it ended is the caller's to judge."""
     return subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=repo,
@@ -359,19 +471,19 @@ def _dvc(repo: Path, *arguments: str, timeout: float | None = None) -> subproces
 
 
 def _run_pull(repo: Path, paths: list[str]) -> None:
-    done = _dvc(repo, "pull", *paths)
+    done = program(repo, "pull", *paths)
     if done.returncode != 0:
-        raise _transfer_error(repo, "pull", paths, _said(done))
+        raise _transfer_error(repo, "pull", paths, said_by(done))
 
 
-def _said(done: subprocess.CompletedProcess[str]) -> str:
+def said_by(done: subprocess.CompletedProcess[str]) -> str:
     return f"{done.stderr.strip()}\n{done.stdout.strip()}".strip()
 
 
 def _check(done: subprocess.CompletedProcess[str], what: str) -> None:
     if done.returncode == 0:
         return
-    said = _said(done)
+    said = said_by(done)
     if "not inside of a DVC repository" in said:
         msg = "DVC is not set up in this repository"
         raise InputError(msg, fix="dvc init && git commit -m 'Set up DVC'")
@@ -381,10 +493,10 @@ def _check(done: subprocess.CompletedProcess[str], what: str) -> None:
 
 def _errors_in(said: str) -> str:
     lines = [line.removeprefix("ERROR:").strip() for line in said.splitlines() if line.startswith("ERROR:")]
-    return _without_credentials("; ".join(lines) or said[-500:])
+    return without_credentials("; ".join(lines) or said[-500:])
 
 
-def _without_credentials(text: str) -> str:
+def without_credentials(text: str) -> str:
     return re.sub(r"(\w://)[^/@\s]+@", r"\1", text)
 
 
@@ -399,28 +511,28 @@ def _transfer_error(repo: Path, verb: str, paths: list[str], said: str) -> Input
         why = f"git asks for {tracked_digest(repo, unsaved[0])}, and that is not what lies here"
         fix = f"keep the change: `dvc add {names} && dvc push` and commit; drop it: `dvc checkout --force {names}`"
         return InputError(what, why=why, fix=fix)
-    remote = _default_remote(repo)
+    remote = default_remote(repo)
     if remote is None or "no remote specified" in said.lower():
         what = "DVC has no default remote, so the data cannot be fetched or kept"
         fix = "dvc remote add -d storage <s3://…, gs://…, azure://…, ssh://… or a folder>, and commit .dvc/config"
         return InputError(what, fix=fix)
     unreachable = _why_unreachable(remote)
     if unreachable:
-        what = f"the DVC remote {_without_credentials(remote)} cannot be reached: {unreachable}"
+        what = f"the DVC remote {without_credentials(remote)} cannot be reached: {unreachable}"
         return OutsideError(what, fix="check the network, the address in .dvc/config and the permissions; run again")
     lacking = [p for p in paths if verb == "pull" and re.search(rf"^{re.escape(p)}/?$", said, re.MULTILINE)]
     if lacking or (verb == "pull" and "do not exist neither locally nor on remote" in said):
         names = ", ".join(lacking or paths)
-        what = f"{names}: the DVC remote {_without_credentials(remote)} does not have the data that git asks for"
+        what = f"{names}: the DVC remote {without_credentials(remote)} does not have the data that git asks for"
         why = f"{lacking[0] if lacking else paths[0]}.dvc was committed, the data behind it was not pushed"
         return InputError(what, why=why, fix="where the data is, run `dvc push`; then run this again")
     fix = "check the remote's address and credentials (`dvc remote list`, `dvc doctor`); run again"
     return OutsideError(f"`dvc {verb}` failed: {_errors_in(said)}", fix=fix)
 
 
-def _default_remote(repo: Path) -> str | None:
+def default_remote(repo: Path) -> str | None:
     """Address of the default remote; None when there is none."""
-    done = _dvc(repo, "remote", "list")
+    done = program(repo, "remote", "list")
     for line in done.stdout.splitlines():
         parts = line.rsplit("(default)", 1)
         if len(parts) == 2:

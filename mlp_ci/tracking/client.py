@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError
-from mlp_ci.tracking.address import open_client, shown, speaking
-from mlp_ci.tracking.facts import RunFact, VersionFact, run_fact, version_fact
+from mlp_ci.tracking.address import open_client, server_time, shown, speaking
+from mlp_ci.tracking.facts import Point, RunFact, VersionFact, run_fact, version_fact
 from mlp_ci.tracking.rest import RestClient
 from mlp_ci.tracking.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
 PARAM_LENGTH = 500
 BATCH = 100  # MLflow takes at most this many params and tags at once
+POINTS = 500  # of the 1000 metrics that it takes at once
+SKEW_SECONDS = 60.0  # clocks are set now and then, so theirs is asked for again
 _MODEL_NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -32,6 +34,8 @@ class Tracking:
         self.uri = uri
         self.client = open_client(uri)
         self.store = Store(uri, self.client)
+        self._skew: float | None = None  # of the server's clock against ours
+        self._skew_known = 0.0
 
     # ------------------------------------------------------------ runs
 
@@ -173,6 +177,30 @@ class Tracking:
         by_time = sorted(found, key=lambda m: (m.step, m.timestamp))
         return {int(m.step): float(m.value) for m in by_time}
 
+    def log_points(self, run_id: str, points: Sequence[Point]) -> None:
+        """Values of many metrics, each with the moment it was measured."""
+        with speaking(f"writing to run {run_id}"):
+            for start in range(0, len(points), POINTS):
+                part = points[start : start + POINTS]
+                if isinstance(self.client, RestClient):
+                    self.client.log_points(run_id, [(p.name, p.value, p.moment, p.step) for p in part])
+                    continue
+                from mlflow.entities import Metric
+
+                self.client.log_batch(run_id, [Metric(p.name, p.value, p.moment, p.step) for p in part], [], [])
+
+    def now(self) -> float:
+        """The time of the MLflow server (Unix seconds, to the second), which is the same for all that speak to it.
+
+        Where no server tells the time, that of this machine.
+        """
+        if self._skew is None or time.monotonic() - self._skew_known > SKEW_SECONDS:
+            told = server_time(self.uri)
+            if told is not None:
+                self._skew = told - time.time()
+            self._skew_known = time.monotonic()
+        return time.time() + (self._skew or 0.0)
+
     def run_page(self, run_id: str) -> str:
         """The page of a run in MLflow's UI; for an address without a UI, the run's id."""
         if not self.uri.startswith("http"):
@@ -192,6 +220,16 @@ class Tracking:
         """Store a folder with a run so that exactly its files lie there; several files travel at a time."""
         with speaking(f"uploading {artifact_folder}"):
             self.store.put_folder(run_id, folder, artifact_folder)
+
+    def remove_artifact(self, run_id: str, artifact_path: str) -> None:
+        """Delete a file or a folder of a run; where there is none, nothing."""
+        with speaking(f"removing {artifact_path}"):
+            self.store.remove(run_id, artifact_path)
+
+    def artifact_names(self, run_id: str, folder: str) -> list[str]:
+        """The paths of what lies directly in a folder of a run's artefacts; none where there is no such folder."""
+        with speaking(f"listing the artefacts of run {run_id}"):
+            return [str(item.path) for item in self.store.names(run_id, folder)]
 
     def has_artifact(self, run_id: str, artifact_path: str) -> bool:
         """Whether the run holds a file or a folder of this path."""
