@@ -5,7 +5,7 @@
 #   2. `mlp-ci` of the same version on PATH     -> that one (a runner image with it baked in, or the sandbox)
 #   3. otherwise                                -> a virtual environment of its own in RUNNER_TEMP
 #
-# The user's Python gets no package. MLP_CI_EXTRAS names the extras to install, by default "train".
+# The user's Python gets no package. MLP_CI_EXTRAS names the extras to install, by default "train,sweep".
 # Exit codes are mlp-ci's: 2 no usable Python, 7 an outside system failed and a retry may help.
 set -euo pipefail
 
@@ -55,8 +55,8 @@ done
   "mlp-ci $wanted runs on Python 3.11 or newer, with its venv module, and installs nothing into the system." \
   "Put actions/setup-python with python-version 3.12 before this step, or install python3.11 and python3.11-venv on the runner."
 
-target="$root[${MLP_CI_EXTRAS-train}]"
-[ -n "${MLP_CI_EXTRAS-train}" ] || target="$root"
+target="$root[${MLP_CI_EXTRAS-train,sweep}]"
+[ -n "${MLP_CI_EXTRAS-train,sweep}" ] || target="$root"
 echo "mlp-ci $wanted is not on this runner: installing it into $venv with $("$python" --version 2>&1)." >&2
 rm -rf "$venv" # what an interrupted install left
 "$python" -m venv "$venv" --without-pip >&2 || fail 7 "The virtual environment $venv could not be made." \

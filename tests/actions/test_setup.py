@@ -124,7 +124,7 @@ def test_a_failed_download_exits_7_and_the_next_try_starts_anew(job: Job) -> Non
     asked = (job.temp / "home-uv").read_text()
     assert "--compile-bytecode" in asked
     assert f"--constraints {job.actions.parent / 'constraints.txt'}" in asked
-    assert asked.rstrip().endswith(f"{job.actions.parent}[train]")
+    assert asked.rstrip().endswith(f"{job.actions.parent}[train,sweep]")
     assert job.run("install.sh", MLP_CI_EXTRAS="serve,train").returncode == 7
     assert (job.temp / "home-uv").read_text().rstrip().endswith("[serve,train]")
 
