@@ -6,7 +6,7 @@ as the task and the predictions allow:
 - ``roc``: ``[{"class", "fpr": […], "tpr": […]}]``, and ``pr``: ``[{"class", "recall", "precision", "share"}]``, each
   class against the rest (binary: only the positive one); ``share`` is how much of the rows the class is
 - ``calibration``: ``[{"class", "bins": [{"predicted", "observed", "rows", "low", "high"}], "ece"}]``, bins of equal
-  size; low and high are the 95 % Wilson interval (1927) of observed. Multiclass: of the predicted class, ``(predicted)``
+  size; low and high are the 95 % Wilson interval (1927) of observed. Multiclass: the predicted class, ``(predicted)``
 - ``confusion``: ``{"classes", "counts"}``, counts[actual][predicted]; multilabel: ``labels``, ``[{"class", "tp", …}]``
 - ``scores``: ``{"edges", "counts": {class: […]}}``, the probability of the positive class by the actual class
 - ``residuals``: ``{"edges", "counts"}`` of prediction - target, what lies outside counted in the bins at the ends; and
