@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +62,17 @@ def plan(
 
 @app.command(rich_help_panel=LOOP)
 def train(
+    backend: Annotated[
+        str,
+        typer.Option(
+            "--backend",
+            envvar="MLP_CI_BACKEND",
+            help="runner, docker, kubernetes or ray; wins over train.backend of model.yaml.",
+        ),
+    ] = "",
+    manifest: Annotated[
+        bool, typer.Option("--manifest", help="Only show what would be asked of Kubernetes, as YAML.")
+    ] = False,
     path: PathOption = Path(),
     output_format: FormatOption = "text",
     output: OutputOption = None,
@@ -72,8 +84,13 @@ def train(
         from mlp_ci.sweep import best_parameters
         from mlp_ci.train import train as run_train
 
+        ctx = replace(context_of(path, platform), backend=backend)
+        if manifest:
+            from mlp_ci.train.backends.kubernetes import show_manifests
+
+            return show_manifests(ctx)
         log = sys.stderr if output_format == "json" else sys.stdout
-        return run_train(context_of(path, platform), log=log, search=best_parameters)
+        return run_train(ctx, log=log, search=best_parameters)
 
     return Presenter("train", output_format, output)(flow)
 

@@ -13,6 +13,7 @@ from mlp_ci.spec import load_model
 from mlp_ci.tracking import Tracking, connect
 from mlp_ci.train import backends, claim, held_out, lease, preflight
 from mlp_ci.train.attempt import Interrupted, Trained, already_here, attempt, finished, say
+from mlp_ci.train.backends import node
 from mlp_ci.train.command import stop_left_over
 from mlp_ci.train.ending import failure
 from mlp_ci.train.job import Job
@@ -50,12 +51,14 @@ def train(
     with alone_here(ctx, stream):
         key = train_key(ctx, spec)
         backends.check_expected(ctx, key)
+        if backends.is_worker(ctx):
+            return node.work(ctx, spec, key, stream)
         key = marked.of(key) if marked else key
         job = Job(ctx=ctx, spec=spec, key=key, tracking=connect_to(ctx), log=stream)
         there = backends.elsewhere(ctx, spec)
-        run, trained = (
-            _train_elsewhere(job, there) if there else _train_here(job, search, marked.tags if marked else {})
-        )
+        if there:
+            return _train_elsewhere(job, there)
+        run, trained = _train_here(job, search, marked.tags if marked else {})
         return report_of(job, run, trained)
 
 
@@ -84,17 +87,22 @@ def alone_here(ctx: Context, log: TextIO) -> Iterator[None]:
         yield
 
 
-def _train_elsewhere(job: Job, there: backends.Elsewhere) -> tuple[RunFact, Trained | None]:
+def _train_elsewhere(job: Job, there: backends.Elsewhere) -> Report:
     """Have a cluster train, where mlp-ci does what it does here; what it made stands in MLflow."""
     found = job.tracking.find_run(job.spec.name, job.key.digest)
-    if found is None or not found.trained:
+    before = found is not None and found.trained
+    if not before:
         there.train(job.key, job.log)
         found = job.tracking.find_run(job.spec.name, job.key.digest)
     if found is None or not found.trained:
         msg = f"the job on {job.spec.train.backend} ended well, and MLflow has no trained run of this key"
         fix = "see that the job speaks to the same MLflow as this machine, then run `mlp-ci train` again"
         raise OutsideError(msg, fix=fix)
-    return found, None
+    report = report_of(job, found, None)
+    if not before:
+        report.headline = f"trained {job.spec.name} on {backends.name_of(job.ctx, job.spec)}"
+        report.outputs["trained"] = "true"
+    return report
 
 
 def _train_here(job: Job, search: Search | None, marks: Mapping[str, str]) -> tuple[RunFact, Trained | None]:

@@ -8,11 +8,13 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mlp_ci.errors import GateError, InputError, MlpError, OutsideError
-from mlp_ci.report import commands_stopped
+from mlp_ci.report import Report, commands_stopped
+from mlp_ci.spec import load_model
 from mlp_ci.spec.platform import Kubernetes
 from mlp_ci.train.backends import handing_over, manifests
 from mlp_ci.train.backends.cluster import Cluster, ended
 from mlp_ci.train.command import asked_to_stop
+from mlp_ci.train.key import train_key
 from mlp_ci.train.relay import Mask, secrets_in
 
 if TYPE_CHECKING:
@@ -187,13 +189,19 @@ class _Following:
             return
 
 
-def manifest_text(ctx: Context, spec: ModelSpec, key: TrainKey) -> str:
-    """The manifests as YAML, for who wants to see them before; a TrainJob where several machines might use one."""
+def show_manifests(ctx: Context) -> Report:
+    """What would be asked of the cluster, as YAML, for who wants to see it before; nothing is asked."""
     import yaml
 
-    asked_for = wanted(ctx, spec, key, handing_over.platform_for(ctx))
+    spec = load_model(ctx.repo)
+    asked_for = wanted(ctx, spec, train_key(ctx, spec), handing_over.platform_for(ctx))
     documents: list[Any] = [manifests.job(asked_for)]
     if spec.train.nodes > 1:
-        documents = [manifests.job(asked_for), manifests.service(asked_for, "(of the Job)")]
+        documents.append(manifests.service(asked_for, "(of the Job)"))
         documents.append(manifests.train_job(asked_for))
-    return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+    report = Report(command="train", headline=f"{len(documents)} manifests, not applied")
+    if spec.train.nodes > 1:
+        report.headline += "; where Kubeflow Trainer is installed the TrainJob is used, else the two before it"
+    report.document = yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True)
+    report.data = {"manifests": documents}
+    return report
