@@ -12,13 +12,13 @@ from mlp_ci.errors import InputError
 from mlp_ci.tracking.address import first_contact, require_address
 from mlp_ci.tracking.artifact import artifact_digest, verify_digest
 from mlp_ci.tracking.client import Tracking
-from mlp_ci.tracking.facts import RunFact, VersionFact
+from mlp_ci.tracking.facts import Point, RunFact, VersionFact
 
 if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.spec import PlatformSpec
 
-__all__ = ["RunFact", "Tracking", "VersionFact", "artifact_digest", "connect", "verify_digest"]
+__all__ = ["Point", "RunFact", "Tracking", "VersionFact", "artifact_digest", "connect", "verify_digest"]
 
 
 def connect(ctx: Context, platform: PlatformSpec | None = None) -> Tracking:

@@ -9,6 +9,7 @@ import re
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError, MlpError, OutsideError
@@ -66,6 +67,23 @@ def first_contact(uri: str) -> None:
         why="nothing can be recorded without it, so nothing was started",
         fix=f"start it or mend the address, check with `curl {shown(uri)}/health`, and run the same command again",
     )
+
+
+def server_time(uri: str) -> float | None:
+    """What time it is (Unix seconds) by the server's answers; None where nobody answers or no server is asked."""
+    if not uri.startswith("http"):
+        return None
+    try:
+        with urllib.request.urlopen(f"{shown(uri)}/health", timeout=FIRST_CONTACT_SECONDS) as answer:
+            said = answer.headers.get("Date")
+    except urllib.error.HTTPError as error:  # a gateway in front tells the time as well
+        said = error.headers.get("Date")
+    except (OSError, ValueError, http.client.HTTPException):
+        return None
+    try:
+        return parsedate_to_datetime(said).timestamp() if said else None
+    except ValueError:
+        return None
 
 
 def open_client(uri: str) -> Any:

@@ -132,6 +132,12 @@ class RestClient:
         measured = [{"key": name, "value": v, "timestamp": now, "step": step} for step, v in points.items()]
         self._post("runs/log-batch", run_id=run_id, metrics=measured, params=[], tags=[])
 
+    def log_points(self, run_id: str, points: Iterable[tuple[str, float, int, int]]) -> None:
+        """MLflow's ``log_batch`` for (name, value, milliseconds, step)."""
+        names = ("key", "value", "timestamp", "step")
+        measured = [dict(zip(names, point, strict=True)) for point in points]
+        self._post("runs/log-batch", run_id=run_id, metrics=measured, params=[], tags=[])
+
     def get_metric_history(self, run_id: str, key: str) -> list[Any]:
         found: list[Any] = []
         token = None

@@ -45,7 +45,7 @@ class Store:
         files = sorted(p for p in source.rglob("*") if p.is_file())
         wanted = {f"{folder}/{p.relative_to(source).as_posix()}" for p in files}
         if any(item.is_dir or item.path not in wanted for item in self.names(run_id, folder)):
-            self._remove(run_id, folder)
+            self.remove(run_id, folder)
 
         def upload(path: Path) -> None:
             self.put(run_id, path, (PurePosixPath(folder) / path.parent.relative_to(source).as_posix()).as_posix())
@@ -102,7 +102,8 @@ class Store:
                 (waiting if item.is_dir else found).append(item.path)
         return found
 
-    def _remove(self, run_id: str, folder: str) -> None:
+    def remove(self, run_id: str, folder: str) -> None:
+        """Delete a file or a folder."""
         place = self._place(run_id, folder)
         if place is not None:
             self._client.remove(place)
