@@ -61,7 +61,10 @@ def _require_committed(job: Job) -> None:
 
 
 def _passed_evidence(job: Job) -> bytes:
-    """The evidence file of the newest evaluation: unchanged, made for what the working tree asks, and passed."""
+    """The evidence file of the newest evaluation: unchanged, made for what the working tree asks, and not refused.
+
+    Undecided gates refuse it where its ``on_inconclusive`` is block.
+    """
     folder, expected = job.run.tags.get("mlp.evaluation"), job.run.tags.get("mlp.evidence")
     if not folder or not expected:
         msg = f"{job.spec.name} has not been evaluated (run {job.run.run_id})"
@@ -72,30 +75,29 @@ def _passed_evidence(job: Job) -> bytes:
         msg = f"the evidence of run {job.run.run_id} has digest {found}, not {expected}"
         why = "the file was changed after the evaluation wrote it"
         raise GateError(msg, why=why, fix="find out who can write to MLflow; evaluate in a new run (another seed)")
-    value = _parsed(content)
+    value = evidence.parsed(content)
     intended = evidence.intent(job.spec, job.run, dvc.tracked_digest(job.ctx.repo, job.spec.data.test))
     other = evidence.same_intent(value, intended)
     if other:
         msg = f"the evidence is not about what lies here: {', '.join(other)} changed since"
         raise InputError(msg, fix="run `mlp-ci evaluate` again")
-    if value.get("outcome") != "pass":
-        failed = [g for g in value["gates"] if g["outcome"] in ("fail", "inconclusive")]
-        why = "; ".join(f"{g['gate']}: {g['message']}" for g in failed)
-        msg = f"the gates did not pass ({value['outcome']}), so no version is registered"
-        raise GateError(msg, why=why, fix="improve the model, or change the gates in a reviewed pull request")
-    return content
+    undecided = value.get("outcome") == "inconclusive"
+    if value.get("outcome") == "pass" or (undecided and value["on_inconclusive"] != "block"):
+        return content
+    failed = [g for g in value["gates"] if g["outcome"] in ("fail", "inconclusive")]
+    why = "; ".join(f"{g['gate']}: {g['message']}" for g in failed)
+    if undecided:
+        msg = "the held-out rows do not decide the gates and on_inconclusive is block, so no version is registered"
+        raise GateError(msg, why=why, fix="hold out more rows, or leave the gates more room in a reviewed pull request")
+    msg = f"the gates did not pass ({value['outcome']}), so no version is registered"
+    raise GateError(msg, why=why, fix="improve the model, or change the gates in a reviewed pull request")
 
 
-def _parsed(content: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        msg = "the evidence file is not JSON"
-        raise InputError(msg, fix="run `mlp-ci evaluate` again") from error
-    if not isinstance(value, dict):
-        msg = "the evidence file is not a JSON object"
-        raise InputError(msg, fix="run `mlp-ci evaluate` again")
-    return value
+def _gate(content: bytes) -> str:
+    """What the version's tag says: pass, or inconclusive where a person has to approve it."""
+    value = evidence.parsed(content)
+    passed = value["outcome"] == "pass" or value["on_inconclusive"] == "pass"
+    return "pass" if passed else "inconclusive"
 
 
 # ---------------------------------------------------------------- version
@@ -103,7 +105,8 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 def _version(job: Job, content: bytes) -> tuple[VersionFact, bool]:
     """The version of these bytes and this key: an earlier one, or a new one; and whether it is new."""
-    known = _known(job)
+    gate = _gate(content)
+    known = _known(job, gate)
     if known:
         return known[0], False
     _check_stored(job)
@@ -119,23 +122,28 @@ def _version(job: Job, content: bytes) -> tuple[VersionFact, bool]:
         "mlp.data": job.run.tags.get("mlp.data", "{}"),
         "mlp.train_key": job.key.digest,
         "mlp.digest": job.run.digest,
-        "mlp.gate": "pass",
+        "mlp.gate": gate,
         "mlp.evidence": evidence.digest_of(content),
+        "mlp.evaluation": job.run.tags["mlp.evaluation"],
         "mlp.team": spec.team,
     }
     made = tracking.create_version(spec.name, job.run.run_id, tags, _description(job, tags["mlp.commit"], content))
     # Another job may have registered the same bytes at this moment. Both see both now, and both keep the lower number.
-    first = _known(job)[0]
+    first = _known(job, gate)[0]
     if first.number != made.number:
         tracking.delete_version(spec.name, made.number)
     return first, first.number == made.number
 
 
-def _known(job: Job) -> list[VersionFact]:
+def _known(job: Job, gate: str) -> list[VersionFact]:
+    """The versions of these bytes and this key that are worth as much: a pass is also known where now none is.
+
+    Where an undecided version passes with more held-out rows, there is a new version of the same bytes.
+    """
     return [
         v
         for v in job.tracking.versions(job.spec.name)
-        if v.digest == job.run.digest and v.train_key == job.key.digest and v.gate == "pass"
+        if v.digest == job.run.digest and v.train_key == job.key.digest and v.gate in ("pass", gate)
     ]
 
 
