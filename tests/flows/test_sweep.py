@@ -1,0 +1,345 @@
+"""``mlp-ci sweep`` and ``train`` with a search: real processes, a real MLflow, killed at awkward moments."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mlp_ci.context import load_context
+from mlp_ci.sweep.trials import COMPLETE, FAILED, PARENT, PRUNED, RUNNING
+from mlp_ci.tracking import RunFact, Tracking, connect
+from tests.flows.test_train import wait_until
+from tests.training import BARE_MODEL, ModelRepo, make_repo
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+# The best c is 3. Leaves a line per start with what it was given, so that tests see what really ran.
+SCORED = (
+    BARE_MODEL
+    + """
+import json, time, yaml
+params = yaml.safe_load(open(os.environ["MLP_PARAMS"]))
+with open(os.environ["MLP_TRACES"], "a") as stream:
+    stream.write(json.dumps({"c": params["c"], "run": os.environ["MLFLOW_RUN_ID"],
+        "data": os.environ["MLP_DATA_TRAIN"], "test": os.path.exists("data/test.csv"),
+        "resumed": sorted(os.listdir(os.environ["MLP_CHECKPOINTS"]))}) + "\\n")
+(out.parent / "metrics.json").write_text(json.dumps({"score": -abs(params["c"] - 3)}))
+"""
+)
+GRID = {
+    "parameters": {"c": {"int": [1, 6]}},
+    "metric": "score",
+    "direction": "maximize",
+    "sampler": "grid",
+    "trials": 6,
+}
+
+
+@pytest.fixture
+def tracking(mlflow_server: str, tmp_path: Path) -> Tracking:
+    return connect(load_context(tmp_path, environ={"MLFLOW_TRACKING_URI": mlflow_server}))
+
+
+@pytest.fixture
+def call(cli: Cli, mlflow_server: str) -> Cli:
+    def run(command: str, repo: ModelRepo, *options: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return cli(command, "--path", repo.path, *options, MLFLOW_TRACKING_URI=mlflow_server, **env)
+
+    return run
+
+
+def repo_with(
+    folder: Path, train: str = SCORED, /, environment: dict[str, str] | None = None, **sweep: Any
+) -> ModelRepo:
+    """A model repository with a search; the command finds its file of traces by a variable of its own."""
+    repo = make_repo(folder, train)
+    traces = folder / "traces"
+    names = {"MLP_TRACES": str(traces), **(environment or {})}
+    command = " ".join(f"{k}={v}" for k, v in names.items()) + " python train.py"
+    repo.spec(train={"command": command, "sweep": {**GRID, **sweep}})
+    repo.commit("Search")
+    return repo
+
+
+def traces(repo: ModelRepo) -> list[dict[str, Any]]:
+    file = repo.path.parent / "traces"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def trials_of(tracking: Tracking, repo: ModelRepo, sweep_run: str) -> list[RunFact]:
+    runs = tracking.tagged(repo.name, PARENT, sweep_run)
+    return sorted((r for r in runs if "mlp.trial" in r.tags), key=lambda r: int(r.tags["mlp.trial"]))
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def states(found: dict[str, Any]) -> list[str]:
+    return [t["state"] for t in found["data"]["trials"]]
+
+
+def start(repo: ModelRepo, server: str, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "mlp_ci", "sweep", "--path", str(repo.path), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "MLFLOW_TRACKING_URI": server},
+    )
+
+
+def test_train_searches_a_grid_and_trains_the_best(tmp_path: Path, call: Cli, tracking: Tracking) -> None:
+    repo = repo_with(tmp_path)
+    trained = answer(call("train", repo, "--format", "json"))
+    run = tracking.run(trained["outputs"]["run-id"])
+    seen = traces(repo)
+    assert sorted(t["c"] for t in seen[:-1]) == [1, 2, 3, 4, 5, 6], "a grid covers all, once"
+    assert seen[-1]["c"] == 3
+    assert seen[-1]["run"] == run.run_id
+    assert not any(t["test"] for t in seen), "no trial sees held-out data"
+    assert json.loads(run.tags["mlp.sweep_params"]) == {"c": 3}
+    assert run.params["c"] == "3"
+    parent = run.tags["mlp.sweep"]
+    children = trials_of(tracking, repo, parent)
+    assert [c.tags["mlp.trial_state"] for c in children] == [COMPLETE] * 6
+    assert {c.tags["mlflow.parentRunId"] for c in children} == {parent}
+    assert {c.params["c"] for c in children} == set("123456")
+    best = next(c for c in children if c.params["c"] == "3")
+    assert best.metrics["score"] == 0
+    assert best.tags["mlp.trial"] == run.tags["mlp.sweep_trial"]
+    page = tracking.read_bytes(parent, "sweep.html").decode()
+    assert "score" in page
+    assert "<script" not in page
+
+    # The same again trains nothing; a longer search of the same space does only what is new.
+    assert answer(call("train", repo, "--format", "json"))["outputs"]["trained"] == "false"
+    repo.spec(train={"sweep": {**GRID, "sampler": "random", "trials": 5, "jobs": 2}})
+    again = answer(call("sweep", repo, "--format", "json"))
+    assert again["outputs"]["best-value"] == "0.0"
+    assert again["outputs"]["sweep-run"] == parent
+    assert len(traces(repo)) == 7, "neither trained"
+    assert again["data"]["best"] == int(run.tags["mlp.sweep_trial"])
+
+
+SLOW = SCORED.replace(
+    "import json, time, yaml",
+    """import json, time, yaml
+place = pathlib.Path(os.environ["MLP_CHECKPOINTS"])
+here = sorted(p.name for p in place.iterdir())""",
+).replace(
+    "(out.parent",
+    """(place / "step").write_text("1")
+if params["c"] == int(os.environ["MLP_STOPS_AT"]) and not here:
+    time.sleep(60)
+(out.parent""",
+)
+
+
+def test_a_search_that_is_killed_goes_on_where_it_was(
+    tmp_path: Path, call: Cli, tracking: Tracking, mlflow_server: str
+) -> None:
+    repo = repo_with(tmp_path, SLOW, {"MLP_STOPS_AT": "4"})
+    first = start(repo, mlflow_server)
+    wait_until(lambda: any(t["c"] == 4 for t in traces(repo)), 60)
+    done_before = [t["c"] for t in traces(repo)]
+    os.kill(first.pid, signal.SIGKILL)
+    first.communicate()
+    found = answer(call("sweep", repo, "--format", "json"))
+    seen = [t["c"] for t in traces(repo)]
+    assert states(found) == [COMPLETE] * 6
+    assert sorted(seen) == [1, 2, 3, 4, 4, 5, 6], "only the one that was cut off began again"
+    assert seen[: len(done_before)] == done_before
+    again = [t for t in traces(repo) if t["c"] == 4][1]
+    assert again["resumed"] == ["step"], "from its checkpoints"
+    assert again["run"] == next(t["run"] for t in traces(repo) if t["c"] == 4), "in the same run"
+    assert [t["attempts"] for t in found["data"]["trials"] if t["params"]["c"] == 4] == [2]
+    assert not (repo.path / ".mlp" / "held-out").exists()
+    assert (repo.path / "data" / "test.csv").exists()
+
+
+def test_two_workers_share_the_trials(tmp_path: Path, call: Cli, tracking: Tracking, mlflow_server: str) -> None:
+    repo = repo_with(tmp_path, SCORED + "\ntime.sleep(0.4)\n", jobs=2)
+    other = ModelRepo(path=tmp_path / "other" / "repo", name=repo.name)
+    subprocess.run(["cp", "-r", repo.path, other.path.parent.mkdir() or other.path], check=True)
+    workers = [start(r, mlflow_server, "--job", str(i), "--of", "2") for i, r in enumerate((repo, other), start=1)]
+    said = [w.communicate(timeout=120)[0] for w in workers]
+    assert [w.returncode for w in workers] == [0, 0], said
+    assert sorted(t["c"] for t in traces(repo)) == [1, 2, 3, 4, 5, 6], "no trial twice, none left out"
+    began = [len(re.findall(r"^mlp-ci: trial \d+: c \d$", text, re.MULTILINE)) for text in said]
+    assert sum(began) == 6
+    assert min(began) >= 1, "both worked"
+    found = answer(call("sweep", repo, "--format", "json"))
+    assert [t["number"] for t in found["data"]["trials"]] == [1, 2, 3, 4, 5, 6]
+
+
+PROGRESS = SCORED.replace(
+    "(out.parent",
+    """for step in range(1, 40):
+    with open(os.environ["MLP_PROGRESS"], "a") as stream:
+        stream.write(json.dumps({"step": step, "value": -abs(params["c"] - 3) + step / 1000}) + "\\n")
+    if params["c"] == 9:
+        time.sleep(0.5)
+(out.parent""",
+)
+
+
+def test_a_trial_that_falls_behind_is_ended(tmp_path: Path, call: Cli, tracking: Tracking) -> None:
+    # The last point of this grid is the worst: the order is drawn by the seed, which is chosen for that.
+    choice = [1, 2, 3, 4, 5, 9]
+    repo = repo_with(tmp_path, PROGRESS, parameters={"c": {"choice": choice}}, pruner="median")
+    repo.spec(train={"seed": _seed_with_last(choice, 9)})
+    found = answer(call("sweep", repo, "--format", "json"))
+    last = found["data"]["trials"][-1]
+    assert last["params"] == {"c": 9}
+    assert (last["state"], last["value"]) == (PRUNED, None)
+    assert "behind" in last["reason"]
+    assert last["seconds"] < 15, "39 steps would have taken 20 s"
+    assert states(found)[:-1] == [COMPLETE] * 5
+    assert tracking.curve(found["data"]["trials"][0]["run_id"], "progress")[39] == pytest.approx(
+        found["data"]["trials"][0]["value"] + 0.039
+    )
+
+
+def _seed_with_last(choice: list[int], last: int) -> int:
+    from mlp_ci.spec.sweep import Sweep
+    from mlp_ci.sweep.study import Study
+
+    for seed in range(1000):
+        sweep = Sweep.model_validate({**GRID, "parameters": {"c": {"choice": choice}}})
+        order = [v["c"] for v in Study(sweep, maximize=True, seed=seed)._grid()]
+        if order[-1] == last:
+            return seed
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("sweep", "platform", "says"),
+    [
+        ({"time": "1s"}, "", "took"),
+        (
+            {"budget_usd": 0.0001},
+            "{apiVersion: mlp-ci/v1, runners: {default: {labels: [x], usd_per_hour: 36}}}",
+            "$0.00",
+        ),
+    ],
+)
+def test_budgets_of_time_and_money_end_a_search(
+    tmp_path: Path, call: Cli, sweep: dict[str, Any], platform: str, says: str
+) -> None:
+    repo = repo_with(tmp_path, SCORED + "\ntime.sleep(1)\n", **sweep)
+    options = []
+    if platform:
+        (tmp_path / "platform.yaml").write_text(platform)
+        options = ["--platform", str(tmp_path / "platform.yaml")]
+    found = answer(call("sweep", repo, "--format", "json", *options))
+    assert states(found) == [COMPLETE], "the first trial alone is over the budget"
+    assert len(traces(repo)) == 1
+    assert found["data"]["trials"][0]["seconds"] > 1
+    assert says.strip("$0.") in found["data"]["budget"] or "of 1s" in found["data"]["budget"]
+
+
+@pytest.mark.parametrize(
+    ("train", "sweep", "code", "says"),
+    [
+        (SCORED.replace('"score"', '"accuracy"'), {}, 2, "wrote no score to $MLP_OUTPUT/metrics.json"),
+        ("raise SystemExit('no such depth')", {}, 2, "all 3 trials failed"),
+        (SCORED, {"parameters": {"cc": {"int": [1, 6]}}}, 2, "did you mean `c`?"),
+        (SCORED, {"metric": "something", "direction": None}, 2, "direction: maximize"),
+        (SCORED, {"budget_usd": 3}, 2, "usd_per_hour"),
+        (SCORED, {"metric": "roc_aucc", "folds": {"count": 2}}, 2, "did you mean `roc_auc`?"),
+        (SCORED, {"metric": "rmse", "direction": None, "folds": {"count": 2}}, 2, "no metric of a binary model"),
+        (SCORED, {"metric": "roc_auc", "direction": "minimize", "folds": {"count": 2}}, 2, "direction: maximize"),
+        (SCORED, {"metric": "roc_auc", "folds": {"kind": "group", "column": "who"}}, 2, "no column 'who'"),
+    ],
+    ids=["no-metric", "all-fail", "parameter", "direction", "price", "metric", "task", "wrong-way", "group"],
+)
+def test_what_cannot_be_searched_is_said_once_and_clearly(
+    tmp_path: Path, call: Cli, train: str, sweep: dict[str, Any], code: int, says: str
+) -> None:
+    repo = repo_with(tmp_path, train, **sweep)
+    (tmp_path / "platform.yaml").write_text("{apiVersion: mlp-ci/v1, runners: {default: {labels: [x]}}}")
+    done = call("sweep", repo, "--platform", str(tmp_path / "platform.yaml"))
+    assert done.returncode == code, done.stdout + done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    if "all" in says:
+        assert "no such depth" in done.stdout, "the log of each trial was shown"
+        assert "delete the run of the sweep" in done.stderr
+
+
+def test_nothing_to_search_is_said(tmp_path: Path, call: Cli) -> None:
+    done = call("sweep", make_repo(tmp_path))
+    assert (done.returncode, "describes no search" in done.stderr) == (2, True)
+    assert call("sweep", make_repo(tmp_path / "b"), "--job", "3", "--of", "2").returncode == 2
+
+
+# The model of a fold: predicts 1 where x is above c, without scikit-learn; says what it was trained on.
+FOLDED = """
+import json, os, pathlib, yaml
+import pandas as pd
+import mlflow.pyfunc
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, Schema
+
+frame = pd.read_csv(os.environ["MLP_DATA_TRAIN"])
+c = yaml.safe_load(open(os.environ["MLP_PARAMS"]))["c"]
+with open(os.environ["MLP_TRACES"], "a") as stream:
+    stream.write(json.dumps({"c": c, "ids": frame["id"].tolist(), "whole": os.path.exists("data/train.csv"),
+        "test": os.path.exists("data/test.csv"), "run": os.environ["MLFLOW_RUN_ID"]}) + "\\n")
+
+class Cut(mlflow.pyfunc.PythonModel):
+    def __init__(self, c):
+        self.c = c
+    def predict(self, context, model_input, params=None):
+        return (model_input["x"] > self.c).astype(int)
+
+signature = ModelSignature(Schema([ColSpec("double", "x")]), Schema([ColSpec("long")]))
+mlflow.pyfunc.save_model(os.environ["MLP_OUTPUT"] + "/model", python_model=Cut(c), signature=signature,
+    pip_requirements=["mlflow"])
+"""
+
+
+@pytest.mark.slow
+def test_folds_are_trained_apart_and_judged_on_the_rest(tmp_path: Path, call: Cli, tracking: Tracking) -> None:
+    repo = repo_with(
+        tmp_path,
+        FOLDED,
+        parameters={"c": {"choice": [0.0, 1.5]}},
+        metric="accuracy",
+        direction=None,
+        folds={"kind": "group", "column": "kind", "count": 2},
+    )
+    found = answer(call("sweep", repo, "--format", "json"))
+    seen = traces(repo)
+    assert len(seen) == 4
+    assert not any(t["whole"] or t["test"] for t in seen), "neither all of the training data nor held-out data"
+    rows = [line.split(",") for line in (repo.path / "data" / "train.csv").read_text().splitlines()[1:]]
+    kinds = {row[0]: row[3] for row in rows}
+    for c in (0.0, 1.5):
+        apart = [{kinds[i] for i in t["ids"]} for t in seen if t["c"] == c]
+        assert sorted(map(sorted, apart)) == [["a"], ["b"]], "a group is never parted"
+    for trial in found["data"]["trials"]:
+        cut = trial["params"]["c"]
+        right = {kind: sum((float(r[1]) > cut) == (r[4] == "1") for r in rows if r[3] == kind) / 300 for kind in "ab"}
+        assert sorted(trial["folds"]) == pytest.approx(sorted(right.values()))
+        assert trial["value"] == pytest.approx(sum(right.values()) / 2)
+        assert trial["spread"] == pytest.approx(abs(right["a"] - right["b"]) / 2**0.5)
+        run = tracking.run(trial["run_id"])
+        assert run.metrics["accuracy_fold_1"] == trial["folds"][0]
+        assert run.metrics["accuracy_std"] == pytest.approx(trial["spread"])
+    assert found["data"]["trials"][found["data"]["best"] - 1]["params"] == {"c": 0.0}
+    assert yaml.safe_load((repo.path / "params.yaml").read_text()) == {"c": 1.0}, "the team's file stays"
+    assert not [p for p in (repo.path / ".mlp").iterdir() if p.name.startswith("sweep-")], "nothing is left behind"
+    assert {FAILED, RUNNING} & set(states(found)) == set()
