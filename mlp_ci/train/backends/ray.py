@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import shlex
@@ -56,35 +57,34 @@ class RayJob:
         client = _client(address)
         mask = Mask(secrets_in(os.environ))
         with asked_to_stop() as asked, commands_stopped(log, in_job=self._ctx.in_job):
-            if _runs(client, order.name):
-                log.write(f"mlp-ci: job {order.name} runs on Ray already; following it\n")
+            job, runs = _last_job(client, order.name)
+            if runs:
+                log.write(f"mlp-ci: job {job} runs on Ray already; following it\n")
             else:
-                self._submit(client, order)
-                log.write(f"mlp-ci: job {order.name} is submitted to Ray at {address}\n")
-            following = _Following(client, order.name, log, mask)
-            status = _wait(client, order, asked.once)
+                self._submit(client, order, job)
+                log.write(f"mlp-ci: job {job} is submitted to Ray at {address}\n")
+            following = _Following(client, job, log, mask)
+            status = _wait(client, job, order.seconds, asked.once)
             following.finish()
         if asked.once.is_set():
-            log.write(f"mlp-ci: job {order.name} is stopped; the same command goes on with its run\n")
+            log.write(f"mlp-ci: job {job} is stopped; the same command goes on with its run\n")
             raise KeyboardInterrupt
         if status.status != "SUCCEEDED":
             said = following.last_lines() or [status.message or ""]
-            where = f"Ray (job {order.name})"
+            where = f"Ray (job {job})"
             raise handing_over.outcome_error(where, status.driver_exit_code, said)
 
-    def _submit(self, client: Any, order: Order) -> None:
-        """Hand the commit over; a job of this name that has ended is replaced."""
+    def _submit(self, client: Any, order: Order, job: str) -> None:
+        """Hand the commit over."""
         wanted = self._spec.train.resources
         with tempfile.TemporaryDirectory(prefix="mlp-ci-") as folder:
             handing_over.pack_commit(self._ctx, order.commit, Path(folder) / "commit.tar")
             package = Path(folder) / "package"
             package.mkdir()
             (Path(folder) / "commit.tar").rename(package / "commit.tar")
-            with suppress(RuntimeError):
-                client.delete_job(order.name)
             try:
                 client.submit_job(
-                    submission_id=order.name,
+                    submission_id=job,
                     entrypoint=f"sh -c {shlex.quote(ENTRYPOINT.format(folder=shlex.quote(order.folder)))}",
                     runtime_env={
                         "working_dir": str(package),
@@ -126,27 +126,34 @@ def _client(address: str) -> Any:
         raise OutsideError(msg, why=why, fix=fix) from error
 
 
-def _runs(client: Any, name: str) -> bool:
-    """Whether the job is there and has not ended."""
-    try:
-        return not client.get_job_status(name).is_terminal()
-    except RuntimeError:
-        return False  # Ray's answer for a job that it does not know
+def _last_job(client: Any, name: str) -> tuple[str, bool]:
+    """The job of a training that runs, or else the name of the next one; and whether it runs.
+
+    A name of its own for each attempt: Ray would write the log of a second one behind that of the first.
+    """
+    for attempt in itertools.count(1):
+        job = f"{name}-{attempt}"
+        try:
+            if not client.get_job_status(job).is_terminal():
+                return job, True
+        except RuntimeError:  # Ray's answer for a job that it does not know
+            break
+    return job, False
 
 
-def _wait(client: Any, order: Order, asked: Event) -> Any:
+def _wait(client: Any, job: str, seconds: float, asked: Event) -> Any:
     """Wait for the job's end; its last state. A cluster that does not answer for a while is waited for."""
-    deadline = time.monotonic() + order.seconds
+    deadline = time.monotonic() + seconds
     answered = time.monotonic()
     stopping = 0.0
     while True:
         try:
-            state = client.get_job_info(order.name)
+            state = client.get_job_info(job)
             answered = time.monotonic()
             if state.status.is_terminal():
                 return state
             if not stopping and (asked.is_set() or time.monotonic() > deadline):
-                client.stop_job(order.name)
+                client.stop_job(job)
                 stopping = time.monotonic()
         except (RuntimeError, OSError) as error:  # requests' errors are OSErrors
             if time.monotonic() - answered > OUT_OF_REACH_SECONDS or asked.is_set():
@@ -154,8 +161,8 @@ def _wait(client: Any, order: Order, asked: Event) -> Any:
                 fix = "run `mlp-ci train` again: it finds the job if it still runs"
                 raise OutsideError(msg, why=" ".join(str(error).split())[:400], fix=fix) from error
         if stopping and time.monotonic() - stopping > 2 * STOP_SECONDS:
-            msg = f"Ray did not stop job {order.name} within {2 * STOP_SECONDS} s"
-            raise OutsideError(msg, fix=f"`ray job stop {order.name}`, and look at the cluster")
+            msg = f"Ray did not stop job {job} within {2 * STOP_SECONDS} s"
+            raise OutsideError(msg, fix=f"`ray job stop {job}`, and look at the cluster")
         time.sleep(LOOK_SECONDS) if stopping else asked.wait(LOOK_SECONDS)
 
 
