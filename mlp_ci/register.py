@@ -12,6 +12,7 @@ from mlp_ci import dvc, git
 from mlp_ci.errors import GateError, InputError, NotApproved, NothingToDo
 from mlp_ci.evaluate import evidence
 from mlp_ci.evaluate.flow import Job, open_job, publish
+from mlp_ci.evaluate.keeping import newest
 from mlp_ci.evaluate.telling.flow import keep_with_version
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome, Report, Table
@@ -65,16 +66,7 @@ def _passed_evidence(job: Job) -> bytes:
 
     Undecided gates refuse it where its ``on_inconclusive`` is block.
     """
-    folder, expected = job.run.tags.get("mlp.evaluation"), job.run.tags.get("mlp.evidence")
-    if not folder or not expected:
-        msg = f"{job.spec.name} has not been evaluated (run {job.run.run_id})"
-        raise InputError(msg, why="a version needs evidence", fix="run `mlp-ci evaluate` first")
-    content = job.tracking.read_bytes(job.run.run_id, f"{folder}/{evidence.FILE}")
-    found = evidence.digest_of(content)
-    if found != expected:
-        msg = f"the evidence of run {job.run.run_id} has digest {found}, not {expected}"
-        why = "the file was changed after the evaluation wrote it"
-        raise GateError(msg, why=why, fix="find out who can write to MLflow; evaluate in a new run (another seed)")
+    content = newest(job)
     value = evidence.parsed(content)
     intended = evidence.intent(job.spec, job.run, dvc.tracked_digest(job.ctx.repo, job.spec.data.test))
     other = evidence.same_intent(value, intended)

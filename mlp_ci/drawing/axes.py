@@ -55,13 +55,19 @@ def line(points: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) if points else ""
 
 
-def steps(shares: Sequence[float], top: float, size: tuple[float, float]) -> str:
-    """An SVG path along the tops of cells of equal width, from the ground and back; ``size`` is (width, height)."""
-    width, height = size
-    cell = width / len(shares)
-    parts = [f"M0 {height}"]
+def steps(
+    shares: Sequence[float], top: float, size: tuple[float, float], span: tuple[float, float] | None = None
+) -> str:
+    """An SVG path along the tops of cells of equal width, from the ground and back; ``size`` is (width, height).
+
+    The cells fill the width, or the part of it between the two places of ``span``.
+    """
+    height = size[1]
+    left, right = span or (0.0, size[0])
+    cell = (right - left) / len(shares)
+    parts = [f"M{left:.6g} {height}"]
     for i, share in enumerate(shares):
-        parts.append(f"V{height - (height - 4) * share / top:.1f}H{(i + 1) * cell:.1f}")
+        parts.append(f"V{height - (height - 4) * share / top:.1f}H{left + (i + 1) * cell:.1f}")
     return "".join(parts) + f"V{height}Z"
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.errors import GateError, InputError
 from mlp_ci.evaluate import evidence
 from mlp_ci.evaluate.importance import Importance
 from mlp_ci.evaluate.metrics import BINARY
@@ -36,6 +37,25 @@ def kept_importance(job: Job, folder: str) -> Importance:
     if not job.tracking.has_artifact(job.run.run_id, path):
         return NOT_MEASURED
     return Importance.from_json(job.tracking.read_json(job.run.run_id, path))
+
+
+def newest(job: Job) -> bytes:
+    """The evidence of the run's newest evaluation, as the evaluation wrote it.
+
+    Raises InputError when there is none and GateError when it was changed afterwards.
+    """
+    run_id, tags = job.run.run_id, job.run.tags
+    folder, expected = tags.get("mlp.evaluation"), tags.get("mlp.evidence")
+    if not folder or not expected:
+        msg = f"{job.spec.name} has not been evaluated (run {run_id})"
+        raise InputError(msg, why="nothing is known of the model without evidence", fix="run `mlp-ci evaluate` first")
+    content = job.tracking.read_bytes(run_id, f"{folder}/{evidence.FILE}")
+    found = evidence.digest_of(content)
+    if found != expected:
+        msg = f"the evidence of run {run_id} has digest {found}, not {expected}"
+        why = "the file was changed after the evaluation wrote it"
+        raise GateError(msg, why=why, fix="find out who can write to MLflow; evaluate in a new run (another seed)")
+    return content
 
 
 def record(job: Job, folder: str, content: bytes) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from mlp_ci.errors import EXIT_OK
 from mlp_ci.evaluate import evidence
 from mlp_ci.evaluate.predict import NOT_MEASURED
+from mlp_ci.evaluate.telling.facts import facts_of
+from mlp_ci.evaluate.telling.tables import comparison
 from mlp_ci.report import Finding, Outcome, Report, Table
 
 if TYPE_CHECKING:
@@ -28,7 +30,7 @@ def report_of(job: Job, value: Mapping[str, Any], content: bytes, importance: Im
         report.exit_code = EXIT_OK
     report.findings = [_finding(g, value) for g in gates]
     report.findings += [_told("held-out rows", text, "warning") for text in value["warnings"]]
-    report.tables = [_comparison(value)]
+    report.tables = [comparison(facts_of(value))]
     report.tables += [_slices(g) for g in gates if g.get("slices")]
     report.tables += [table for table in (_worst_slices(value),) if table]
     if importance.shares:
@@ -72,24 +74,6 @@ def _fix(gate: Mapping[str, Any]) -> str:
     return "see the reason; hold out more rows, or leave the gate more room in a reviewed pull request"
 
 
-def _comparison(value: Mapping[str, Any]) -> Table:
-    stages = list(value["champion_metrics"])
-    level = f"{100 * value['intervals']['level']:g} %"
-    columns = ["metric", "this", f"{level} interval"]
-    for stage in stages:
-        columns += [stage, f"difference ({level} interval)"]
-    columns.append("verdict")
-    verdicts = {g["metric"]: Outcome(g["outcome"]) for g in reversed(value["gates"])}
-    rows = []
-    for name, metric in value["metrics"].items():
-        row: list[Any] = [name, _shown(metric.get("value")), _interval(metric)]
-        for stage in stages:
-            between = value["differences"].get(stage, {}).get(name, {})
-            row += [_shown(value["champion_metrics"][stage].get(name, {}).get("value")), _difference(between)]
-        rows.append((*row, verdicts.get(name, "")))
-    return Table(title="Held-out data", columns=tuple(columns), rows=tuple(rows))
-
-
 def _shown(value: float | None, form: str = ".4g") -> str:
     return "" if value is None else format(value, form)
 
@@ -97,11 +81,6 @@ def _shown(value: float | None, form: str = ".4g") -> str:
 def _interval(metric: Mapping[str, Any], form: str = ".4g") -> str:
     low, high = metric.get("low"), metric.get("high")
     return f"{low:{form}} to {high:{form}}" if low is not None and high is not None else ""
-
-
-def _difference(between: Mapping[str, Any]) -> str:
-    interval = _interval(between, "+.4g")
-    return _shown(between.get("value"), "+.4g") + (f" ({interval})" if interval else "")
 
 
 def _slices(gate: Mapping[str, Any]) -> Table:

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mlp_ci.evaluate.telling import tables
+from mlp_ci.evaluate.telling import charts, tables
 from mlp_ci.evaluate.telling.card import model_card
 from mlp_ci.evaluate.telling.comment import LIMIT, Links, comment
 from mlp_ci.evaluate.telling.facts import Beside, Facts, facts_of
@@ -120,6 +120,25 @@ def test_a_metric_stands_on_its_own_scale_beside_champion_and_limit() -> None:
     [auc] = [label for label in labels if label.startswith("roc_auc:")]
     assert auc.startswith("roc_auc: 0.8312 (0.8102 to 0.8543); production (v3) 0.8249")
     assert auc.endswith("; ≥ 0.8")
+
+
+def test_the_drawings_of_the_other_tasks() -> None:
+    times = [{"start": f"2026-01-{d:02}T00:00:00", "actual": d, "predicted": d + 1.0, "rows": 5} for d in (1, 2, 9)]
+    label = [{"class": name, "bins": [{"predicted": 0.2, "observed": 0.1}]} for name in "abc"]
+    histogram = {"edges": [0, 0.5, 1], "counts": [3, 9]}
+    residuals = {"edges": [-1, 0, 1], "counts": [5, 5]}
+    theirs = {"edges": [-4, 0, 4], "counts": [1, 1]}
+    models = {
+        "this": {"by_time": times, "calibration": label, "queries": histogram, "residuals": residuals},
+        "production": {"residuals": theirs, "calibration": label},
+    }
+    drawn = {p.title: p for p in charts.plots(told(evidence(), plots={"models": models}))}
+    assert list(drawn) == ["Calibration", "Residuals", "Along the time", "Queries"]
+    assert [t.text for t in drawn["Along the time"].x_ticks] == ["2026-01-01", "2026-01-09"]
+    assert [s.name for s in drawn["Calibration"].strokes] == ["a", "b", "c"]
+    ours, other = drawn["Residuals"].areas
+    assert ours.path == "M150 150.0V4.0H200.0V4.0H250.0V150.0Z"
+    assert other.path == "M0 150.0V113.5H200.0V113.5H400.0V150.0Z", "four times as wide, a quarter as high"
 
 
 def test_without_plots_there_is_a_page_all_the_same() -> None:

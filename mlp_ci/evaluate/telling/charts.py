@@ -169,34 +169,40 @@ def _down(axis: Axis) -> tuple[Tick, ...]:
 
 
 def _calibration(facts: Facts) -> list[Plot]:
-    """How often predictions of each size came true, with the interval of this model's shares."""
-    strokes: list[Stroke] = []
-    band, note = "", ""
-    for i, (model, name) in enumerate(named_models(facts)[:MOST_LINES]):
-        entry = next((mapping(e) for e in listed(facts.plots[model].get("calibration"))), {})
-        bins = [_bin(mapping(b)) for b in listed(entry.get("bins"))[:MOST_PLOTTED]]
-        known = [(x, y, low, high) for x, y, low, high in bins if x is not None and y is not None]
-        if not known:
-            continue
-        points = [(UNIT.place(x), _y(y)) for x, y, _, _ in known]
-        dots = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in points)
-        strokes.append(Stroke(name=cut(name, LABEL), style=f"l{i}", path=line(points), dots=dots))
-        if model == "this":
-            band = _whiskers(
-                [(UNIT.place(x), _y(lo), _y(hi)) for x, _, lo, hi in known if lo is not None and hi is not None]
-            )
-            ece = number(entry.get("ece"))
-            note = f"expected calibration error {shown(ece)}" if ece is not None else ""
-    if not strokes:
+    """How often predictions of each size came true: a line a model, with intervals for this one; or one a label."""
+    entries = [(name, mapping(e)) for model, name in named_models(facts) for e in _entries(facts, model)[:1]]
+    ours = _entries(facts, "this")
+    if len(ours) > 1:  # one line a label
+        entries = [(text(e.get("class")), e) for e in ours]
+    known = [(name, e, _bins(e)) for name, e in entries]
+    known = [(name, e, bins) for name, e, bins in known if bins][:MOST_LINES]
+    if not known:
         return []
-    areas = (Stroke(name="", style="whisker", path=band),) if band else ()
+    strokes: list[Stroke] = []
+    areas: tuple[Stroke, ...] = ()
+    note = ""
+    for i, (name, _, bins) in enumerate(known):
+        points = [(UNIT.place(x), _y(y)) for x, y, _, _ in bins]
+        strokes.append(Stroke(name=cut(name, LABEL), style=f"l{i}", path=line(points), dots=_dots(points)))
+    if len(ours) == 1 and known[0][1] is ours[0]:
+        ends = [(UNIT.place(x), _y(lo), _y(hi)) for x, _, lo, hi in known[0][2] if lo is not None and hi is not None]
+        areas = (Stroke(name="", style="whisker", path=_whiskers(ends)),) if ends else ()
+        ece = number(ours[0].get("ece"))
+        note = f"expected calibration error {shown(ece)}" if ece is not None else ""
     diagonal = (line([(0, SIDE), (SIDE, 0)]), "as predicted")
     labels = ("predicted probability", "came true")
     return [_square("Calibration", labels, tuple(strokes), reference=diagonal, areas=areas, note=note)]
 
 
-def _bin(found: Mapping[str, Any]) -> tuple[float | None, ...]:
-    return tuple(number(found.get(k)) for k in ("predicted", "observed", "low", "high"))
+def _entries(facts: Facts, model: str) -> list[Mapping[str, Any]]:
+    return [mapping(e) for e in listed(mapping(facts.plots.get(model)).get("calibration"))]
+
+
+def _bins(entry: Mapping[str, Any]) -> list[tuple[float, float, float | None, float | None]]:
+    """(predicted, came true, low, high) of every bin."""
+    found = [mapping(b) for b in listed(entry.get("bins"))[:MOST_PLOTTED]]
+    rows = [tuple(number(b.get(k)) for k in ("predicted", "observed", "low", "high")) for b in found]
+    return [(x, y, low, high) for x, y, low, high in rows if x is not None and y is not None]
 
 
 def _whiskers(ends: Sequence[tuple[float, float, float]]) -> str:
@@ -209,52 +215,69 @@ def _whiskers(ends: Sequence[tuple[float, float, float]]) -> str:
 def _scores(facts: Facts) -> Plot | None:
     """The probability that the model gave, by what was true."""
     found = mapping(mapping(facts.plots.get("this")).get("scores"))
-    by_class = {text(k): v for k, v in mapping(found.get("counts")).items()}
-    chosen = [(f"actual {cut(k, LABEL)}", v) for k, v in by_class.items()][:MOST_LINES]
-    return _outlines("Scores", "predicted probability", found.get("edges"), chosen)
+    counts = list(mapping(found.get("counts")).items())[:MOST_LINES]
+    chosen = [(f"actual {cut(text(name), LABEL)}", found.get("edges"), row) for name, row in counts]
+    return _outlines(("Scores", "predicted probability"), chosen)
 
 
 def _residuals(facts: Facts) -> Plot | None:
-    sides = [(name, mapping(facts.plots[model].get("residuals"))) for model, name in named_models(facts)]
-    if not sides:
-        return None
-    edges = sides[0][1].get("edges")
-    chosen = [(name, found.get("counts")) for name, found in sides if found.get("edges") == edges]
-    return _outlines("Residuals", "prediction − target", edges, chosen, zero=True)
+    sides = [(name, mapping(facts.plots[model].get("residuals"))) for model, name in named_models(facts)[:MOST_LINES]]
+    chosen = [(name, found.get("edges"), found.get("counts")) for name, found in sides]
+    return _outlines(("Residuals", "prediction − target"), chosen, zero=True)
 
 
 def _queries(facts: Facts) -> Plot | None:
-    found = mapping(mapping(facts.plots.get("this")).get("queries"))
-    return _outlines("Queries", "NDCG of a query", found.get("edges"), [("this", found.get("counts"))])
+    sides = [(name, mapping(facts.plots[model].get("queries"))) for model, name in named_models(facts)[:MOST_LINES]]
+    chosen = [(name, found.get("edges"), found.get("counts")) for name, found in sides]
+    return _outlines(("Queries", "NDCG of a query"), chosen)
 
 
-def _outlines(
-    title: str, x_label: str, edges: Any, chosen: Sequence[tuple[str, Any]], *, zero: bool = False
-) -> Plot | None:
-    """Histograms over the same cells of equal width, each as a share of its own rows."""
+@dataclass(frozen=True, kw_only=True)
+class _Histogram:
+    """Shares of the rows in cells of equal width between ``low`` and ``high``."""
+
+    name: str
+    low: float
+    high: float
+    shares: tuple[float, ...]
+
+    @property
+    def cell(self) -> float:
+        return (self.high - self.low) / len(self.shares)
+
+
+def _histogram(name: str, edges: Any, counts: Any) -> _Histogram | None:
     ends = [v for v in map(number, listed(edges)) if v is not None]
-    if len(ends) < 2 or ends[-1] <= ends[0]:
+    row = [whole(c) or 0 for c in listed(counts)]
+    if len(ends) < 2 or ends[-1] <= ends[0] or len(row) != len(ends) - 1 or not sum(row):
         return None
-    known = [(name, [whole(c) or 0 for c in listed(counts)]) for name, counts in chosen]
-    shares = [(name, [c / sum(row) for c in row]) for name, row in known if sum(row) and len(row) == len(ends) - 1]
-    if not shares:
+    return _Histogram(name=name, low=ends[0], high=ends[-1], shares=tuple(c / sum(row) for c in row))
+
+
+def _outlines(titles: tuple[str, str], chosen: Sequence[tuple[str, Any, Any]], *, zero: bool = False) -> Plot | None:
+    """Histograms on one axis, each as a share of its own rows; wider cells hold more, and are drawn lower for it."""
+    found = [h for h in (_histogram(*one) for one in chosen) if h]
+    if not found:
         return None
-    top = max(max(row) for _, row in shares)
-    axis = Axis(low=ends[0], high=ends[-1], length=WIDTH)
-    share_axis = Axis(low=0.0, high=100 * top, length=HEIGHT)
-    at = axis.place(0.0)
+    axis = Axis(low=min(h.low for h in found), high=max(h.high for h in found), length=WIDTH)
+    heights = [[s * found[0].cell / h.cell for s in h.shares] for h in found]
+    top = max(max(row) for row in heights)
+    shares = Axis(low=0.0, high=100 * top, length=HEIGHT)
+    middle = zero and axis.low < 0 < axis.high
+    places = [(axis.place(h.low), axis.place(h.high)) for h in found]
     return Plot(
-        title=title,
-        x_label=x_label,
+        title=titles[0],
+        x_label=titles[1],
         y_label="% of rows",
         size=(WIDTH, HEIGHT),
         x_ticks=axis.ticks(),
-        y_ticks=tuple(Tick(text=t.text, at=100 - t.at * (HEIGHT - 4) / HEIGHT) for t in share_axis.ticks(3)),
+        y_ticks=tuple(Tick(text=t.text, at=100 - t.at * (HEIGHT - 4) / HEIGHT) for t in shares.ticks(3)),
         areas=tuple(
-            Stroke(name=n, style=f"l{i}", path=steps(row, top, (WIDTH, HEIGHT))) for i, (n, row) in enumerate(shares)
+            Stroke(name=h.name, style=f"l{i}", path=steps(row, top, (WIDTH, HEIGHT), place))
+            for i, (h, row, place) in enumerate(zip(found, heights, places, strict=True))
         ),
-        reference=line([(at, 0), (at, HEIGHT)]) if zero and ends[0] < 0 < ends[-1] else "",
-        reference_name="no error" if zero and ends[0] < 0 < ends[-1] else "",
+        reference=line([(axis.place(0.0), 0), (axis.place(0.0), HEIGHT)]) if middle else "",
+        reference_name="no error" if middle else "",
     )
 
 
@@ -304,10 +327,16 @@ def _by_time(facts: Facts) -> Plot | None:
         x_label="",
         y_label="mean",
         size=(WIDTH, HEIGHT),
-        x_ticks=tuple(Tick(text=cut(rows[i][0], 16), at=at) for i, at in ends),
+        x_ticks=tuple(Tick(text=_moment(rows[i][0]), at=at) for i, at in ends),
         y_ticks=_down(axis),
         strokes=(
             Stroke(name="predicted", style="l0", path=line(predicted)),
             Stroke(name="actual", style="l1", path=line(actual)),
         ),
     )
+
+
+def _moment(iso: str) -> str:
+    """``2026-01-31 06:00`` of an ISO instant; of midnight, the day."""
+    day, _, time = iso[:16].partition("T")
+    return cut(day if time in ("", "00:00") else f"{day} {time}", 16)

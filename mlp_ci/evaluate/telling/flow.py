@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.errors import GateError, InputError, OutsideError
+from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.evaluate import evidence
-from mlp_ci.evaluate.flow import Job, open_job
+from mlp_ci.evaluate.job import Job, open_job
+from mlp_ci.evaluate.keeping import newest
 from mlp_ci.evaluate.telling import tables
 from mlp_ci.evaluate.telling.card import FILE as CARD_FILE
 from mlp_ci.evaluate.telling.card import model_card
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mlp_ci.context import Context
 
 PAGE_FILE = "report.html"
-PLOTS_FILE = "plots.json"
 MOST_SLICES = 20
 
 
@@ -70,33 +69,13 @@ def tell(ctx: Context, asked: Asked) -> Report:
 def stored_facts(job: Job) -> Facts:
     """The newest evaluation of the job's run, with what lies beside its evidence."""
     doing("reading the evaluation")
-    run, tracking = job.run, job.tracking
-    folder, expected = run.tags.get("mlp.evaluation"), run.tags.get("mlp.evidence")
-    if not folder or not expected:
-        msg = f"{job.spec.name} has not been evaluated (run {run.run_id})"
-        raise InputError(msg, why="there is nothing to tell", fix="run `mlp-ci evaluate` first")
-    content = tracking.read_bytes(run.run_id, f"{folder}/{evidence.FILE}")
-    if evidence.digest_of(content) != expected:
-        msg = f"the evidence of run {run.run_id} has digest {evidence.digest_of(content)}, not {expected}"
-        why = "the file was changed after the evaluation wrote it"
-        raise GateError(msg, why=why, fix="find out who can write to MLflow; evaluate in a new run (another seed)")
+    content, folder = newest(job), job.run.tags["mlp.evaluation"]
     beside = Beside(
         importance=_kept(job, f"{folder}/{evidence.IMPORTANCE_FILE}"),
-        plots=_kept(job, f"{folder}/{PLOTS_FILE}"),
-        tags=run.tags,
+        plots=_kept(job, f"{folder}/{evidence.PLOTS_FILE}"),
+        tags=job.run.tags,
     )
-    return facts_of(_parsed(content), beside)
-
-
-def _parsed(content: bytes) -> dict[str, Any]:
-    try:
-        value = json.loads(content)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        msg = "the evidence file is not a JSON object"
-        raise InputError(msg, fix="run `mlp-ci evaluate` again")
-    return value
+    return facts_of(evidence.parsed(content), beside)
 
 
 def _kept(job: Job, path: str) -> Mapping[str, Any]:
@@ -113,24 +92,24 @@ def _kept(job: Job, path: str) -> Mapping[str, Any]:
 
 
 def keep_with_version(job: Job) -> None:
-    """Store the model card with the run that is registered, and the page; a card that is there stays.
+    """Store the model card of a version that is to be registered, and the page, beside its evidence.
 
     Raises OutsideError when the store takes nothing: a version without its card is not whole.
     """
     facts = stored_facts(job)
-    _put(job, _page_path(job), render(facts))
-    if not job.tracking.has_artifact(job.run.run_id, CARD_FILE):
-        _put(job, CARD_FILE, model_card(facts, job.spec))
+    _put(job, _beside(job, PAGE_FILE), render(facts))
+    _put(job, _beside(job, CARD_FILE), model_card(facts, job.spec))
 
 
-def _page_path(job: Job) -> str:
-    return f"{job.run.tags['mlp.evaluation']}/{PAGE_FILE}"
+def _beside(job: Job, name: str) -> str:
+    """The artefact of this name in the evaluation's folder."""
+    return f"{job.run.tags['mlp.evaluation']}/{name}"
 
 
 def _kept_page(job: Job, page: str) -> Finding | None:
     """Store the page beside the evidence it tells of; a finding where the store does not take it."""
     try:
-        _put(job, _page_path(job), page)
+        _put(job, _beside(job, PAGE_FILE), page)
     except (InputError, OutsideError) as error:
         message = f"the page was not stored with run {job.run.run_id}: {error.what}"
         outcome = Outcome.INCONCLUSIVE
@@ -205,5 +184,5 @@ def _comment(job: Job, facts: Facts, made: Report, *, stored: bool) -> Finding:
 def _links(job: Job, *, stored: bool) -> Links:
     """The page where MLflow shows it; where training ran. Not this job: the same facts make the same comment."""
     run = job.tracking.run_page(job.run.run_id)
-    page = f"{run}/artifacts/{_page_path(job)}" if stored else ""
+    page = f"{run}/artifacts/{_beside(job, PAGE_FILE)}" if stored else ""
     return Links(report=page, run=run, job=job.run.tags.get("mlp.job", ""))
