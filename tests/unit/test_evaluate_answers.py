@@ -219,6 +219,45 @@ def test_what_is_measured_of_a_model(tmp_path: Path) -> None:
     assert worse["robustness_noise"].value == pytest.approx(0.2 * x.std(), rel=0.15)
 
 
+@pytest.mark.slow
+def test_classifiers_of_several_labels_and_orders_by_a_classifier(tmp_path: Path) -> None:
+    """As MLflow saves them: a forest answers with a list of arrays, one against the rest with one array."""
+    import mlflow.sklearn
+    from mlflow.models import infer_signature
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.multiclass import OneVsRestClassifier
+
+    x = pd.DataFrame({"x": np.linspace(-2, 2, 200)})
+    labels = np.stack([x["x"] > 0, x["x"] > 1], axis=1).astype(int)
+    models: dict[str, Any] = {
+        "forest": RandomForestClassifier(20, random_state=1).fit(x, labels),
+        "rest": OneVsRestClassifier(LogisticRegression()).fit(x, labels),
+        "order": LogisticRegression().fit(x, labels[:, 1]),
+    }
+    for name, fitted in models.items():
+        mlflow.sklearn.save_model(
+            fitted,
+            tmp_path / name,
+            signature=infer_signature(x, fitted.predict(x)),
+            pip_requirements=["scikit-learn"],
+            serialization_format="cloudpickle",
+        )
+    where = Where(python=Path(sys.executable), environ=dict(os.environ))
+    held_out = HeldOut(frame=x, task=MULTILABEL, target=labels, classes=("big", "red"))
+    for said in predict([tmp_path / "forest", tmp_path / "rest"], held_out, spec(), where, ("missing",)):
+        assert isinstance(said, Predicted), said
+        assert said.predictions.probability is not None
+        assert said.predictions.probability.shape == (200, 2)
+        assert (said.predictions.label == labels).mean() > 0.9
+    ranked = HeldOut(frame=x, task=RANKING, target=labels[:, 1] * 1.0, classes=(), groups=np.arange(200) // 100)
+    (order,) = predict([tmp_path / "order"], ranked, spec(), where, ("missing",))
+    assert isinstance(order, Predicted), order
+    assert len(np.unique(order.predictions.label)) == 200
+    # A linear model refuses missing values; the evaluation says so and goes on.
+    assert order.perturbed == {"missing": "the model refused rows with a tenth of the values missing (ValueError)"}
+
+
 # ---------------------------------------------------------------- spoilt rows
 
 
