@@ -15,6 +15,7 @@ from mlp_ci.sweep.job import Job, open_job
 from mlp_ci.sweep.one import run_trial
 from mlp_ci.sweep.telling import keep_page, report_of
 from mlp_ci.sweep.trials import COMPLETE, FAILED, PARENT, PRUNED, RUNNING, best_of, shown_values
+from mlp_ci.train import backends, preflight
 from mlp_ci.train.flow import alone_here, connect_to
 from mlp_ci.train.key import train_key
 from mlp_ci.train.params import SWEEP_PARAMS, Chosen
@@ -43,8 +44,15 @@ def sweep(ctx: Context, *, share: tuple[int, int] | None = None, log: TextIO | N
     stream = log or sys.stdout
     spec = load_model(ctx.repo)
     with alone_here(ctx, stream):
-        job = open_job(ctx, spec, train_key(ctx, spec), connect_to(ctx), stream)
+        key = train_key(ctx, spec)
+        backends.check_expected(ctx, key)
+        if backends.elsewhere(ctx, spec):
+            msg = f"a search on {spec.train.backend} runs inside of the training's own job there"
+            raise InputError(msg, fix="run `mlp-ci train`: it searches, then trains the best", file="model.yaml")
+        job = open_job(ctx, spec, key, connect_to(ctx), stream)
         trials = search(job, share)
+        if share is None and best_of(trials, maximize=job.maximize) is None:
+            raise _nothing(job, trials)
         page = keep_page(job, trials)
         return report_of(job, trials, page)
 
@@ -73,6 +81,8 @@ def search(job: Job, share: tuple[int, int] | None) -> list[Trial]:
     trials = job.trials.read()
     _announce(job, trials, share)
     told = False
+    if not job.budget.spent(trials):
+        preflight.require(job.training)
     while True:
         _require_hope(job, trials)
         orphan = claims.abandoned(job, trials)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +55,14 @@ def _by_chance(folds: Folds, rows: int, target: Array | None, seed: int) -> list
     from sklearn.model_selection import KFold, StratifiedKFold
 
     positions = np.arange(rows)
-    if target is not None:
-        _require_enough(folds, target)
-        parts = StratifiedKFold(folds.count, shuffle=True, random_state=seed).split(positions, target)
-    else:
+    if target is None:
         parts = KFold(folds.count, shuffle=True, random_state=seed).split(positions)
-    return [Fold(train=train, judge=judge) for train, judge in parts]
+        return [Fold(train=train, judge=judge) for train, judge in parts]
+    _require_enough(folds, target)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that some class is rarer than there are folds: each then is where it can be
+        parts = StratifiedKFold(folds.count, shuffle=True, random_state=seed).split(positions, target)
+        return [Fold(train=train, judge=judge) for train, judge in parts]
 
 
 def _require_enough(folds: Folds, target: Array) -> None:
@@ -81,8 +84,10 @@ def _by_group(folds: Folds, groups: Array, target: Array | None, seed: int) -> l
     positions = np.arange(len(groups))
     if target is not None:
         _require_enough(folds, target)
-        made = StratifiedGroupKFold(folds.count, shuffle=True, random_state=seed).split(positions, target, groups)
-        found = [Fold(train=train, judge=judge) for train, judge in made]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = StratifiedGroupKFold(folds.count, shuffle=True, random_state=seed).split(positions, target, groups)
+            found = [Fold(train=train, judge=judge) for train, judge in made]
         if all(len(fold.train) and len(fold.judge) for fold in found):
             return found
     # Few groups and rare classes can leave a stratified fold empty; folds of even size then matter more.

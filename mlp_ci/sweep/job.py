@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, TextIO
 from mlp_ci import clock, dvc
 from mlp_ci.errors import InputError
 from mlp_ci.evaluate.metrics import METRICS, Metric, metric_called
+from mlp_ci.printable import in_one_line, printable
+from mlp_ci.report import commands_stopped
 from mlp_ci.sweep import claims
 from mlp_ci.sweep.budget import Budget
 from mlp_ci.sweep.study import Study
@@ -87,6 +89,11 @@ class Job:
         most = int(min(self.sweep.trials, self.study.size))
         return Budget(trials=most, seconds=time_limit, usd=self.sweep.budget_usd, price=self.price)
 
+    @property
+    def training(self) -> TrainJob:
+        """The training that the search is for."""
+        return TrainJob(ctx=self.ctx, spec=self.spec, key=self.key, tracking=self.tracking, log=self.log)
+
     def within(self, number: int, fold: int = 0) -> TrialJob:
         """A trial, or one fold of it, as a training of its own on this machine."""
         name = f"sweep-{self.digest[:12]}-{number:04}" + (f"-fold-{fold}" if fold else "")
@@ -94,8 +101,13 @@ class Job:
         root.mkdir(exist_ok=True)
         return TrialJob(ctx=self.ctx, spec=self.spec, key=self.key, tracking=self.tracking, log=self.log, root=root)
 
-    def say(self, text: str) -> None:
-        say(self.log, text)
+    def say(self, text: str, detail: str = "") -> None:
+        """One line of ours; ``detail``, which may hold what the command said, below it."""
+        say(self.log, in_one_line(text))
+        if detail:
+            with commands_stopped(self.log, in_job=self.ctx.in_job):
+                self.log.write(f"{printable(detail)}\n")
+                self.log.flush()
 
 
 def open_job(ctx: Context, spec: ModelSpec, key: TrainKey, tracking: Tracking, log: TextIO) -> Job:

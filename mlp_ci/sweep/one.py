@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from mlp_ci import clock
-from mlp_ci.errors import InputError, MlpError, OutsideError
+from mlp_ci.errors import GateError, InputError, MlpError, OutsideError
 from mlp_ci.sweep.reported import Reported
 from mlp_ci.sweep.trials import COMPLETE, FAILED, PROGRESS, PRUNED, STATE, shown_values
 from mlp_ci.train import held_out, lease
@@ -44,90 +44,116 @@ class NoMetric(InputError):
     """The command does not say what is searched for, so no trial of this code will."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Result:
-    """What came out of a trial: the metric, over folds its mean and standard deviation, and what else it measured."""
+class CutOff(OutsideError):
+    """Something ended the command of a trial that was not the command."""
 
-    value: float
-    spread: float | None = None
+
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """How a trial ended: MLflow's status, and what is kept with its run."""
+
+    status: str
+    tags: dict[str, str]
     metrics: Mapping[str, float] = field(default_factory=dict)
+    error: MlpError | None = None
 
 
 def run_trial(job: Job, trial: Trial) -> None:
     """Do one claimed trial to its end and keep what came out of it with its run.
 
-    Raises Interrupted (the trial goes on at the next start), NoMetric, and OutsideError where MLflow fails.
+    Raises Interrupted and OutsideError (the trial goes on at the next start), and NoMetric.
     """
-    before, started = trial.seconds, time.monotonic()
-
-    def used() -> dict[str, str]:
-        return {"mlp.train_seconds": f"{before + time.monotonic() - started:.3f}"}
-
-    def tell() -> None:
-        job.tracking.log(trial.run.run_id, tags=used())
-
-    again = " again" if trial.attempts > 1 else ""
-    job.say(f"trial {trial.number}{again}: {shown_values(trial.values)}")
-    error: MlpError | None = None
-    with lease.Heartbeat(job.tracking, trial.run.run_id, job.leases, tell) as beat:
+    doing = Doing(job, trial)
+    job.say(f"trial {trial.number}{' again' if trial.attempts > 1 else ''}: {shown_values(trial.values)}")
+    with doing.beat:
         try:
-            result = _in_folds(job, trial) if job.folds else _once(job, trial)
-            tags, status = _complete(result), "FINISHED"
-        except FellBehind as behind:
-            tags, status, result = {STATE: PRUNED, "mlp.reason": str(behind)}, "KILLED", None
-        except Interrupted:
-            attempts = str(max(0, trial.attempts - 1))  # asked to stop: that is no fault of the trial
-            job.tracking.log(trial.run.run_id, tags=used() | {lease.TAG: "", "mlp.trial_attempts": attempts})
+            end = _in_folds(doing) if job.folds else _once(doing)
+        except (Interrupted, OutsideError) as gone:
+            if not doing.beat.lost:
+                doing.give_back(gone)
+            if isinstance(gone, CutOff):
+                job.say(f"trial {trial.number} was cut off: {gone.what}", gone.why)
+                return
             raise
-        except OutsideError as outside:
-            job.tracking.log(trial.run.run_id, tags=used() | {lease.TAG: "", "mlp.reason": outside.what})
-            job.say(f"trial {trial.number} was cut off: {outside.what}")
-            return
-        except MlpError as broken:
-            error, result = broken, None
-            tags, status = {STATE: FAILED, "mlp.reason": broken.what}, "FAILED"
-    if beat.lost:
-        job.say(f"trial {trial.number} was taken over by {beat.lost} while MLflow could not be reached")
+        except FellBehind as behind:
+            end = End(status="KILLED", tags={STATE: PRUNED, "mlp.reason": str(behind)})
+        except (InputError, GateError) as error:
+            end = End(status="FAILED", tags={STATE: FAILED, "mlp.reason": error.what}, error=error)
+    if doing.beat.lost:
+        job.say(f"trial {trial.number} was taken over by {doing.beat.lost} while MLflow could not be reached")
         return
-    metrics = {**result.metrics, **_named(job, result)} if result else {}
-    _keep_log(job, trial)
-    job.tracking.log(trial.run.run_id, tags=tags | used() | {lease.TAG: ""}, metrics=metrics)
-    job.tracking.set_status(trial.run.run_id, status, clock.now())
-    _tidy(job, trial.number)
-    if isinstance(error, NoMetric):
-        raise error
-    if error:
-        job.say(f"trial {trial.number} failed: {error.what}" + (f"\n{error.why}" if error.why else ""))
+    doing.keep(end)
+    if isinstance(end.error, NoMetric):
+        raise end.error
+    if end.error:
+        job.say(f"trial {trial.number} failed: {end.error.what}", end.error.why)
 
 
-def _complete(result: Result) -> dict[str, str]:
-    spread = "" if result.spread is None else repr(result.spread)
-    tags = {STATE: COMPLETE, "mlp.trial_value": repr(result.value), "mlp.trial_spread": spread}
-    return tags | {"mlp.reason": ""}
+class Doing:
+    """One trial while it is done: who holds it, and what it has used so far."""
+
+    def __init__(self, job: Job, trial: Trial) -> None:
+        self.job = job
+        self.trial = trial
+        self._started = time.monotonic()
+        self.beat = lease.Heartbeat(job.tracking, trial.run.run_id, job.leases, self._tell)
+
+    def _used(self) -> dict[str, str]:
+        return {"mlp.train_seconds": f"{self.trial.seconds + time.monotonic() - self._started:.3f}"}
+
+    def _tell(self) -> None:
+        self.job.tracking.log(self.trial.run.run_id, tags=self._used())
+
+    def give_back(self, gone: BaseException) -> None:
+        """Leave the trial to whoever goes on. An attempt counts only where the trial itself may be to blame."""
+        tags = self._used() | {lease.TAG: "", "mlp.trial_attempts": str(max(0, self.trial.attempts - 1))}
+        if isinstance(gone, CutOff):
+            tags |= {"mlp.trial_attempts": str(self.trial.attempts), "mlp.reason": gone.what}
+        with contextlib.suppress(MlpError):  # where MLflow is the trouble, the lease runs out by itself
+            self.job.tracking.log(self.trial.run.run_id, tags=tags)
+
+    def keep(self, end: End) -> None:
+        """Store what came out, then say that the trial is over; a model per trial would fill the disk, so none stays.
+
+        The best parameters are trained again, with the record of a training.
+        """
+        job, run_id = self.job, self.trial.run.run_id
+        log = job.within(self.trial.number).folders.log
+        if log.exists():
+            job.tracking.log_file(run_id, log)
+        job.tracking.log(run_id, tags=end.tags | self._used() | {lease.TAG: ""}, metrics=end.metrics)
+        job.tracking.set_status(run_id, end.status, clock.now())
+        for fold in range(len(job.folds) + 1):
+            shutil.rmtree(job.within(self.trial.number, fold).folders.root, ignore_errors=True)
 
 
-def _named(job: Job, result: Result) -> dict[str, float]:
-    name = job.sweep.metric
-    return {name: result.value} | ({} if result.spread is None else {f"{name}_std": result.spread})
+def _complete(name: str, value: float, spread: float | None, metrics: Mapping[str, float]) -> End:
+    tags = {STATE: COMPLETE, "mlp.trial_value": repr(value), "mlp.reason": ""}
+    found = {**metrics, name: value}
+    if spread is not None:
+        tags["mlp.trial_spread"] = repr(spread)
+        found[f"{name}_std"] = spread
+    return End(status="FINISHED", tags=tags, metrics=found)
 
 
 # ---------------------------------------------------------------- without folds
 
 
-def _once(job: Job, trial: Trial) -> Result:
-    metrics = _trained(job, trial, job.within(trial.number), trial.run, job.data).output.metrics
+def _once(doing: Doing) -> End:
+    job, trial = doing.job, doing.trial
+    metrics = _trained(doing, job.within(trial.number), trial.run, job.data).output.metrics
     name = job.sweep.metric
     if name not in metrics:
         written = ", ".join(sorted(metrics)[:8]) if metrics else "nothing"
         msg = f"the training command wrote no {name} to $MLP_OUTPUT/metrics.json, and train.sweep looks for it"
         fix = f'write {{"{name}": 0.87}} there, measured on rows that did not train; or give train.sweep `folds`'
         raise NoMetric(msg, why=f"it wrote {written}; without it no trial is better than another", fix=fix)
-    return Result(value=metrics[name], metrics=metrics)
+    return _complete(name, metrics[name], None, metrics)
 
 
-def _trained(job: Job, trial: Trial, place: TrialJob, run: RunFact, data: Path) -> Trained:
+def _trained(doing: Doing, place: TrialJob, run: RunFact, data: Path) -> Trained:
     """A model that an attempt before this one finished, or the training command's, with the values of the trial."""
-    folders = place.folders
+    job, trial, folders = doing.job, doing.trial, place.folders
     found = already_here(folders)
     if found:
         return found
@@ -147,6 +173,7 @@ def _trained(job: Job, trial: Trial, place: TrialJob, run: RunFact, data: Path) 
     }
     progress.touch()
     watching = Watching(place, run.run_id, run)
+    watching.beat = doing.beat
     watching.bring_checkpoints(run)
     keep: Keep = partial(job.tracking.log_curve, run.run_id, PROGRESS)
     watch = Reported(progress, keep, _Rivals(job, trial).judge, beside=watching)
@@ -155,7 +182,7 @@ def _trained(job: Job, trial: Trial, place: TrialJob, run: RunFact, data: Path) 
             stack.enter_context(held_out.out_of_reach(job.ctx.repo, job.ctx.work, [job.spec.data.train]))
         ended, mask = attempt(job.ctx, job.spec, folders, variables, job.log, watch)
     if watch.curve.bad:
-        job.say(f'a line in $MLP_PROGRESS is not {{"step": 1, "value": 0.5}}: {watch.curve.bad}')
+        job.say(f'a line in $MLP_PROGRESS is not {{"step": 1, "value": 0.5}}: {mask(watch.curve.bad)}')
     if ended.why == "exit" and ended.code == 0:
         return finished(job.spec, folders, ended)
     if ended.why == "watchdog" and watch.verdict:
@@ -166,7 +193,7 @@ def _trained(job: Job, trial: Trial, place: TrialJob, run: RunFact, data: Path) 
         raise Interrupted
     error = failure(job.spec, ended, folders.log)
     error.why = mask(error.why)
-    raise error
+    raise CutOff(error.what, why=error.why, fix=error.fix) if isinstance(error, OutsideError) else error
 
 
 class _Rivals:
@@ -199,12 +226,13 @@ class _Rivals:
 # ---------------------------------------------------------------- with folds
 
 
-def _in_folds(job: Job, trial: Trial) -> Result:
+def _in_folds(doing: Doing) -> End:
     """Folds that an earlier attempt finished are not repeated."""
+    job, trial = doing.job, doing.trial
     values = list(trial.folds)
     rivals = _Rivals(job, trial)
     for number, fold in enumerate(job.folds[len(values) :], start=len(values) + 1):
-        values.append(_fold(job, trial, number, fold))
+        values.append(_fold(doing, number, fold))
         curve = {i: statistics.fmean(values[:i]) for i in range(1, len(values) + 1)}
         job.tracking.log(
             trial.run.run_id,
@@ -215,19 +243,20 @@ def _in_folds(job: Job, trial: Trial) -> Result:
         job.say(f"trial {trial.number}, fold {number} of {len(job.folds)}: {job.sweep.metric} {values[-1]:.4g}")
         if job.sweep.pruner != "none" and number < len(job.folds) and (why := rivals.held_against(curve)):
             raise FellBehind(why)
-    return Result(value=statistics.fmean(values), spread=statistics.stdev(values))
+    return _complete(job.sweep.metric, statistics.fmean(values), statistics.stdev(values), {})
 
 
-def _fold(job: Job, trial: Trial, number: int, fold: Fold) -> float:
+def _fold(doing: Doing, number: int, fold: Fold) -> float:
     """Train on one part and judge on the other, in a run of its own below the trial's."""
     from mlp_ci.sweep.folds import write_rows
     from mlp_ci.sweep.judging import judge
 
+    job, trial = doing.job, doing.trial
     place = job.within(trial.number, number)
     folders, run_id = place.folders, _fold_run(job, trial, number)
     part = folders.root / "data" / job.data.name
     write_rows(job.data, fold.train, part)
-    trained = _trained(job, trial, place, job.tracking.run(run_id), part)
+    trained = _trained(doing, place, job.tracking.run(run_id), part)
     rest = folders.root / "judge" / job.data.name
     write_rows(job.data, fold.judge, rest)
     value = judge(job, trained.output.model, rest, f"fold {number} of {job.spec.data.train}")
@@ -250,18 +279,3 @@ def _fold_run(job: Job, trial: Trial, number: int) -> str:
     job.tracking.log(run_id, params=dict(trial.values))
     job.tracking.log(trial.run.run_id, tags={"mlp.trial_fold_run": f"{number} {run_id}"})
     return run_id
-
-
-# ---------------------------------------------------------------- afterwards
-
-
-def _keep_log(job: Job, trial: Trial) -> None:
-    log = job.within(trial.number).folders.log
-    if log.exists():
-        job.tracking.log_file(trial.run.run_id, log)
-
-
-def _tidy(job: Job, number: int) -> None:
-    """A model per trial would fill the disk; the best parameters are trained again, with the record of a training."""
-    for fold in range(len(job.folds) + 1):
-        shutil.rmtree(job.within(number, fold).folders.root, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -16,6 +17,8 @@ import pytest
 import yaml
 
 from mlp_ci.context import load_context
+from mlp_ci.errors import InputError
+from mlp_ci.sweep import sweep
 from mlp_ci.sweep.trials import COMPLETE, FAILED, PARENT, PRUNED, RUNNING
 from mlp_ci.tracking import RunFact, Tracking, connect
 from tests.flows.test_train import wait_until
@@ -36,6 +39,7 @@ with open(os.environ["MLP_TRACES"], "a") as stream:
 (out.parent / "metrics.json").write_text(json.dumps({"score": -abs(params["c"] - 3)}))
 """
 )
+PLATFORM = "{apiVersion: mlp-ci/v1, runners: {default: {labels: [x]}}}"
 GRID = {
     "parameters": {"c": {"int": [1, 6]}},
     "metric": "score",
@@ -141,7 +145,7 @@ here = sorted(p.name for p in place.iterdir())""",
 ).replace(
     "(out.parent",
     """(place / "step").write_text("1")
-if params["c"] == int(os.environ["MLP_STOPS_AT"]) and not here:
+if str(params["c"]) in os.environ["MLP_STOPS_AT"] and not here:
     time.sleep(60)
 (out.parent""",
 )
@@ -150,21 +154,26 @@ if params["c"] == int(os.environ["MLP_STOPS_AT"]) and not here:
 def test_a_search_that_is_killed_goes_on_where_it_was(
     tmp_path: Path, call: Cli, tracking: Tracking, mlflow_server: str
 ) -> None:
-    repo = repo_with(tmp_path, SLOW, {"MLP_STOPS_AT": "4"})
-    first = start(repo, mlflow_server)
-    wait_until(lambda: any(t["c"] == 4 for t in traces(repo)), 60)
-    done_before = [t["c"] for t in traces(repo)]
-    os.kill(first.pid, signal.SIGKILL)
-    first.communicate()
+    repo = repo_with(tmp_path, SLOW, {"MLP_STOPS_AT": "45"})
+    codes = []
+    for kind in (signal.SIGKILL, signal.SIGTERM):
+        before = len(traces(repo))
+        process = start(repo, mlflow_server)
+        wait_until(lambda known=before: any(t["c"] in (4, 5) and not t["resumed"] for t in traces(repo)[known:]), 60)
+        os.kill(process.pid, kind)
+        process.communicate()
+        codes.append(process.returncode)
+    assert codes == [-9, 130]
     found = answer(call("sweep", repo, "--format", "json"))
-    seen = [t["c"] for t in traces(repo)]
     assert states(found) == [COMPLETE] * 6
-    assert sorted(seen) == [1, 2, 3, 4, 4, 5, 6], "only the one that was cut off began again"
-    assert seen[: len(done_before)] == done_before
+    seen = sorted(t["c"] for t in traces(repo))
+    assert seen == [1, 2, 3, 4, 4, 5, 5, 6], "only what was cut off began again"
     again = [t for t in traces(repo) if t["c"] == 4][1]
     assert again["resumed"] == ["step"], "from its checkpoints"
     assert again["run"] == next(t["run"] for t in traces(repo) if t["c"] == 4), "in the same run"
-    assert [t["attempts"] for t in found["data"]["trials"] if t["params"]["c"] == 4] == [2]
+    attempts = {t["params"]["c"]: t["attempts"] for t in found["data"]["trials"]}
+    assert sorted([attempts.pop(4), attempts.pop(5)]) == [1, 2], "to be asked to stop counts for nothing"
+    assert set(attempts.values()) == {1}
     assert not (repo.path / ".mlp" / "held-out").exists()
     assert (repo.path / "data" / "test.csv").exists()
 
@@ -225,53 +234,31 @@ def _seed_with_last(choice: list[int], last: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("sweep", "platform", "says"),
-    [
-        ({"time": "1s"}, "", "took"),
-        (
-            {"budget_usd": 0.0001},
-            "{apiVersion: mlp-ci/v1, runners: {default: {labels: [x], usd_per_hour: 36}}}",
-            "$0.00",
-        ),
-    ],
+    ("sweep", "says"), [({"time": "1s"}, "s of 1s"), ({"budget_usd": 0.01}, "$0.05 of $0.01")], ids=["time", "money"]
 )
-def test_budgets_of_time_and_money_end_a_search(
-    tmp_path: Path, call: Cli, sweep: dict[str, Any], platform: str, says: str
-) -> None:
+def test_budgets_of_time_and_money_end_a_search(tmp_path: Path, call: Cli, sweep: dict[str, Any], says: str) -> None:
     repo = repo_with(tmp_path, SCORED + "\ntime.sleep(1)\n", **sweep)
-    options = []
-    if platform:
-        (tmp_path / "platform.yaml").write_text(platform)
-        options = ["--platform", str(tmp_path / "platform.yaml")]
-    found = answer(call("sweep", repo, "--format", "json", *options))
+    (tmp_path / "platform.yaml").write_text(PLATFORM.replace("labels: [x]", "labels: [x], usd_per_hour: 72"))
+    found = answer(call("sweep", repo, "--format", "json", "--platform", str(tmp_path / "platform.yaml")))
     assert states(found) == [COMPLETE], "the first trial alone is over the budget"
     assert len(traces(repo)) == 1
-    assert found["data"]["trials"][0]["seconds"] > 1
-    assert says.strip("$0.") in found["data"]["budget"] or "of 1s" in found["data"]["budget"]
+    seconds = found["data"]["trials"][0]["seconds"]
+    assert seconds > 1
+    assert says.replace("0.05", f"{seconds / 50:.2f}") in found["data"]["budget"]
 
 
 @pytest.mark.parametrize(
-    ("train", "sweep", "code", "says"),
+    ("train", "says"),
     [
-        (SCORED.replace('"score"', '"accuracy"'), {}, 2, "wrote no score to $MLP_OUTPUT/metrics.json"),
-        ("raise SystemExit('no such depth')", {}, 2, "all 3 trials failed"),
-        (SCORED, {"parameters": {"cc": {"int": [1, 6]}}}, 2, "did you mean `c`?"),
-        (SCORED, {"metric": "something", "direction": None}, 2, "direction: maximize"),
-        (SCORED, {"budget_usd": 3}, 2, "usd_per_hour"),
-        (SCORED, {"metric": "roc_aucc", "folds": {"count": 2}}, 2, "did you mean `roc_auc`?"),
-        (SCORED, {"metric": "rmse", "direction": None, "folds": {"count": 2}}, 2, "no metric of a binary model"),
-        (SCORED, {"metric": "roc_auc", "direction": "minimize", "folds": {"count": 2}}, 2, "direction: maximize"),
-        (SCORED, {"metric": "roc_auc", "folds": {"kind": "group", "column": "who"}}, 2, "no column 'who'"),
+        (SCORED.replace('"score"', '"accuracy"'), "wrote no score to $MLP_OUTPUT/metrics.json"),
+        ("raise SystemExit('no such depth')", "all 3 trials failed"),
     ],
-    ids=["no-metric", "all-fail", "parameter", "direction", "price", "metric", "task", "wrong-way", "group"],
+    ids=["no-metric", "all-fail"],
 )
-def test_what_cannot_be_searched_is_said_once_and_clearly(
-    tmp_path: Path, call: Cli, train: str, sweep: dict[str, Any], code: int, says: str
-) -> None:
-    repo = repo_with(tmp_path, train, **sweep)
-    (tmp_path / "platform.yaml").write_text("{apiVersion: mlp-ci/v1, runners: {default: {labels: [x]}}}")
-    done = call("sweep", repo, "--platform", str(tmp_path / "platform.yaml"))
-    assert done.returncode == code, done.stdout + done.stderr
+def test_a_command_that_no_trial_can_mend_ends_the_search(tmp_path: Path, call: Cli, train: str, says: str) -> None:
+    repo = repo_with(tmp_path, train)
+    done = call("train", repo)
+    assert done.returncode == 2, done.stdout + done.stderr
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     if "all" in says:
@@ -279,10 +266,31 @@ def test_what_cannot_be_searched_is_said_once_and_clearly(
         assert "delete the run of the sweep" in done.stderr
 
 
-def test_nothing_to_search_is_said(tmp_path: Path, call: Cli) -> None:
-    done = call("sweep", make_repo(tmp_path))
-    assert (done.returncode, "describes no search" in done.stderr) == (2, True)
-    assert call("sweep", make_repo(tmp_path / "b"), "--job", "3", "--of", "2").returncode == 2
+def test_what_cannot_be_searched_is_said_before_anything_is_trained(tmp_path: Path, mlflow_server: str) -> None:
+    repo = repo_with(tmp_path)
+    (tmp_path / "platform.yaml").write_text(PLATFORM)
+    environ = {**os.environ, "MLFLOW_TRACKING_URI": mlflow_server}
+    ctx = load_context(repo.path, platform_file=tmp_path / "platform.yaml", environ=environ)
+    count = {"count": 2}
+    for changes, says in (
+        ({"parameters": {"cc": {"int": [1, 6]}}}, "did you mean `c`?"),
+        ({"metric": "something", "direction": None}, "direction: maximize"),
+        ({"budget_usd": 3}, "usd_per_hour"),
+        ({"metric": "roc_aucc", "folds": count}, "did you mean `roc_auc`?"),
+        ({"metric": "rmse", "direction": None, "folds": count}, "no metric of a binary model"),
+        ({"metric": "latency_p99_ms", "direction": None, "folds": count}, "measured on a machine"),
+        ({"metric": "roc_auc", "direction": "minimize", "folds": count}, "direction: maximize"),
+        ({"metric": "roc_auc", "folds": {"kind": "group", "column": "who"}}, "no column 'who'"),
+        ({"metric": "roc_auc", "folds": {"kind": "time"}}, "data.time"),
+    ):
+        repo.spec(train={"sweep": {**GRID, **changes}})
+        with pytest.raises(InputError) as refused:
+            sweep(ctx, log=io.StringIO())
+        assert says in refused.value.what + refused.value.fix, changes
+    repo.spec(train={"sweep": None})
+    with pytest.raises(InputError, match="describes no search"):
+        sweep(ctx, log=io.StringIO())
+    assert not traces(repo)
 
 
 # The model of a fold: predicts 1 where x is above c, without scikit-learn; says what it was trained on.
