@@ -139,3 +139,36 @@ def test_a_task_from_training_to_evidence(task: str, tmp_path: Path, cli: Run, m
     assert first["low"] < first["value"] < first["high"]
     done = cli("register", "--path", repo.path, "--format", "json", MLFLOW_TRACKING_URI=mlflow_server)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# What predict does, which inputs the signature names, and what the evaluation says.
+REFUSED = {
+    "NaN": ("return frame['x'] * float('nan')", [], "150 of 150 predictions are NaN or infinite, the first in row 0"),
+    "too few": ("return frame['x'].to_numpy()[:-1]", [], "the model returned 149 predictions for 150 rows"),
+    "two each": ("import numpy as np; return np.stack([frame['x']] * 2, axis=1)", [], "not one number per row"),
+    "the target": ("return frame['y']", [("y", "double")], "the model reads y, the target"),
+    "not described": ("return frame['x']", [("day", "string"), ("shop", "string")], "the model reads shop, which"),
+    "not there": ("return frame['x']", [("z", "double")], "the model reads z, and data/test.csv has no such column"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_model_that_cannot_be_judged(case: str, tmp_path: Path, cli: Run, mlflow_server: str) -> None:
+    predict, more, said = REFUSED[case]
+    header, _, rows = series()
+    repo = make_repo(tmp_path, SAVE % {"inputs": [("x", "long"), *more], "predict": predict})
+    for name, part in (("train", rows[:150]), ("test", rows[150:300])):
+        repo.write(f"data/{name}.csv", lines(header, part))
+        track(repo, f"data/{name}.csv")
+    columns = {"x": {"type": "int"}}
+    repo.spec(
+        data={"columns": columns, "time": "day"},
+        evaluate={"task": "regression", "gates": [{"metric": "mae", "max": 1}]},
+    )
+    repo.commit("Say what counts")
+    assert cli("train", "--path", repo.path, MLFLOW_TRACKING_URI=mlflow_server).returncode == 0
+    done = cli("evaluate", "--path", repo.path, MLFLOW_TRACKING_URI=mlflow_server)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert said in " ".join(done.stderr.split())
+    assert "Traceback (most recent call last)" not in done.stderr
