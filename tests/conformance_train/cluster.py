@@ -34,12 +34,12 @@ class Pod:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def state(self) -> dict[str, Any]:
+    def state(self, reason: str) -> dict[str, Any]:
         code = self.process.poll()
         if code is None:
             return {"running": {}}
         code = 128 - code if code < 0 else code
-        return {"terminated": {"exitCode": code, "reason": "Completed" if code == 0 else "Error"}}
+        return {"terminated": {"exitCode": code, "reason": "Completed" if code == 0 else reason or "Error"}}
 
 
 @dataclass
@@ -52,6 +52,8 @@ class ClusterStandIn:
     services: dict[str, dict[str, Any]] = field(default_factory=dict)
     pods: dict[str, list[Pod]] = field(default_factory=dict)
     applied: list[dict[str, Any]] = field(default_factory=list)
+    reason: str = ""  # what it says of containers that fail
+    condition: str = ""  # and of jobs
 
     def start(self, name: str, manifest: dict[str, Any]) -> None:
         manifest["metadata"]["uid"] = str(uuid.uuid4())
@@ -82,7 +84,8 @@ class ClusterStandIn:
     def status(self, name: str) -> dict[str, Any]:
         codes = [pod.process.poll() for pod in self.pods[name]]
         kind = "Failed" if any(codes) else "Complete" if all(c == 0 for c in codes) else ""
-        return {"conditions": [{"type": kind, "status": "True"}]} if kind else {"active": len(codes)}
+        condition = {"type": kind, "status": "True", "reason": self.condition}
+        return {"conditions": [condition]} if kind else {"active": len(codes)}
 
     def delete(self, name: str) -> None:
         for pod in self.pods.pop(name, []):
@@ -99,7 +102,7 @@ class ClusterStandIn:
         return [
             {
                 "metadata": {"name": pod.name, "annotations": {label: str(pod.index)}},
-                "status": {"containerStatuses": [{"name": "train", "state": pod.state()}]},
+                "status": {"containerStatuses": [{"name": "train", "state": pod.state(self.reason)}]},
             }
             for pod in self.pods.get(name, [])
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -47,7 +48,8 @@ class Cluster:
         configuration = client.Configuration()
         try:
             try:
-                config.load_kube_config(context=where.context, client_configuration=configuration)
+                file = os.environ.get("KUBECONFIG")
+                config.load_kube_config(file, context=where.context, client_configuration=configuration)
             except config.ConfigException:
                 if where.context:
                     raise
