@@ -3,7 +3,8 @@
 Every value of a column, and every pair of values of two columns, is a slice if it has enough rows. It is compared with
 all other rows by the loss of each row (Welch's t-test, never with less than the pooled variance), as SliceFinder does
 (Chung, Kraska, Polyzotis, Tae & Whang, "Automated data slicing for model validation", 2019). A pair has to be worse
-than the other rows of either of its two values too, or the shorter description is the better one.
+than the other rows of either of its two values too, or the shorter description is the better one; and what is reported
+has to be worse still when the rows of the worse slices above it are set aside, or it is bad only because of them.
 
 Thousands of slices are looked at, so some are bad by chance. The p-values are adjusted for all that was looked at by
 Holm's method (1979): it keeps the chance that *any* reported slice is there by accident below 1 - confidence, however
@@ -40,7 +41,6 @@ CORRECTION = "holm"
 REPORTED = 5
 MOST_PAIRED = 24  # columns that pairs are made of: those with the worst single slices
 CANDIDATES = 200  # of the worst, for what is too slow to ask of all
-SAME = 0.8  # two slices that share this part of their rows are one
 WEIGHT = 0.95  # a of the score
 
 
@@ -205,10 +205,14 @@ def _chosen(tried: Tried, coded: list[Column], loss: Array, confidence: float, d
     mean, count = float(loss.mean()), len(loss)
     score = WEIGHT * inside / (mean or 1.0) - (1 - WEIGHT) * (count / rows - 1)
     found: list[int] = []
+    explained = np.zeros(count, dtype=bool)
     for i in sorted(masks, key=lambda i: -score[i]):
-        new = all(_shared(masks[i], masks[k]) < SAME for k in found)
-        if adjusted[i] <= 1 - confidence and new and len(found) < REPORTED:
+        if len(found) == REPORTED or adjusted[i] > 1 - confidence:
+            continue
+        # What is left of it when the rows of worse slices are set aside has to be worse still.
+        if not found or _left(masks[i], explained, loss) * len(p) <= 1 - confidence:
             found.append(i)
+            explained |= masks[i]
     slices = tuple(
         Slice(
             where={coded[c].name: coded[c].values[v] for c, v in tried.where[i]},
@@ -226,8 +230,11 @@ def _mask(coded: list[Column], where: tuple[tuple[int, int], ...]) -> Array:
     return np.asarray(np.logical_and.reduce([coded[c].codes == v for c, v in where]))
 
 
-def _shared(one: Array, two: Array) -> float:
-    return float((one & two).sum() / max(1, (one | two).sum()))
+def _left(mask: Array, explained: Array, loss: Array) -> float:
+    """The p-value of a slice among the rows that are not explained yet; 1 where too few are left."""
+    rest = loss[~explained]
+    sums = _sums(mask[~explained].astype(np.intp), 2, rest)
+    return float(np.nan_to_num(_worse(sums[:, 1:], sums[:, :1], 2), nan=1.0)[0])
 
 
 def _clustered(mask: Array, loss: Array, units: Units) -> float:

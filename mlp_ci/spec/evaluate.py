@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from mlp_ci.spec.quantities import Duration, Name, Strict
 
-Number = int | float
+Number = int | Annotated[float, Field(allow_inf_nan=False)]
 Task = Literal["auto", "binary", "multiclass", "multilabel", "regression", "ranking", "forecasting"]
 
 
@@ -41,6 +41,9 @@ class Gate(Strict):
             raise ValueError(msg)
         if self.gap is not None and (self.max is None or self.min is not None or self.slice or self.versus):
             msg = "gap goes with max alone: the largest difference that is allowed between two values of the column"
+            raise ValueError(msg)
+        if self.gap is not None and self.max is not None and self.max < 0:
+            msg = f"max {self.max} of a gap: a gap is never less than 0, so nothing can pass"
             raise ValueError(msg)
         return self
 
@@ -77,3 +80,15 @@ class Evaluate(Strict):
     runner: Name | tuple[str, ...] = Field(
         "default", description="A runner class of platform.yaml, or a list of labels, for judging."
     )
+
+    @model_validator(mode="after")
+    def _gates_agree(self) -> Self:
+        for gate in self.gates:
+            same = [g for g in self.gates if (g.metric, g.slice) == (gate.metric, gate.slice) and g.gap is None]
+            least = max((g.min for g in same if g.min is not None), default=None)
+            most = min((g.max for g in same if g.max is not None), default=None)
+            if least is not None and most is not None and least > most:
+                name = gate.metric + (f" per {gate.slice}" if gate.slice else "")
+                msg = f"{name} is to be at least {least} and at most {most}: nothing can pass"
+                raise ValueError(msg)
+        return self
