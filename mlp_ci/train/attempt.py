@@ -76,7 +76,8 @@ def attempt(
         grace=GRACE_SECONDS_IN_JOB if ctx.in_job else GRACE_SECONDS,
     )
     with ExitStack() as stack:
-        stack.enter_context(held_out.out_of_reach(ctx.repo, ctx.work, [spec.data.test]))
+        place = held_out.Place(repo=ctx.repo, work=ctx.work, held_out=spec.data.test, train=spec.data.train)
+        stack.enter_context(held_out.never_seen(place, in_job=ctx.in_job))
         stack.enter_context(commands_stopped(log, in_job=ctx.in_job))
         return backends.of(ctx, spec).run(command, log, mask, watch or Unwatched()), mask
 

@@ -181,14 +181,16 @@ def _attempt(job: Job, run_id: str, variables: dict[str, str], watching: Watchin
         "MLP_PROGRESS": str(job.folders.progress),
         "MLP_ENVIRONMENT": job.key.parts["environment"],
     }
+    job.folders.root.mkdir(parents=True, exist_ok=True)
+    job.folders.progress.touch()
     say(job.log, f"training {job.spec.name}{' again' if watching.resumed else ''}: {job.spec.train.command}")
     with lease.Heartbeat(job.tracking, run_id, job.leases, watching.tell) as beat:
         watching.beat = beat
         ended, mask = attempt(job.ctx, job.spec, job.folders, variables, job.log, watching)
     try:
-        error = None if ended.why == "exit" and ended.code == 0 else failure(job.spec, ended, job.folders.log)
-        if error is None:
+        if ended.why == "exit" and ended.code == 0:
             return finished(job.spec, job.folders, ended)
+        error = failure(job.spec, ended, job.folders.log, watching.evidence())
     except MlpError as broken:
         error = broken
     error.why = mask(error.why)

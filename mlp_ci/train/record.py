@@ -6,12 +6,11 @@ import json
 import os
 import platform
 import re
-import shutil
 import socket
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import dvc, git
+from mlp_ci.train.gpus import Gpus
 from mlp_ci.train.key import TrainKey, uncommitted
 from mlp_ci.train.output import flatten
 from mlp_ci.train.params import read_document
@@ -57,28 +56,16 @@ def data_digests(repo: Path, spec: ModelSpec) -> dict[str, str]:
 
 
 def hardware_tags() -> dict[str, str]:
-    """What this machine is: processor count, memory, GPUs (none where nvidia-smi finds none), Python, system."""
+    """What this machine is: processor count, memory, GPUs (none without a driver), Python, system."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "mlp.cpus": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
         "mlp.memory_gb": f"{memory / 2**30:.1f}",
-        "mlp.gpu": _gpus(),
+        "mlp.gpu": Gpus().shown(),
         "mlp.python": platform.python_version(),
         "mlp.system": f"{platform.system()} {platform.machine()}",
         "mlp.host": socket.gethostname(),
     }
-
-
-def _gpus() -> str:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return "none"
-    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, check=False, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return "; ".join(done.stdout.split("\n")).strip("; ") if done.returncode == 0 else "none"
 
 
 def read_params(repo: Path, path: str | None) -> dict[str, Any]:

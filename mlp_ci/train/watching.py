@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mlp_ci.errors import MlpError
 from mlp_ci.train import checkpoints, memory
+from mlp_ci.train.ending import Evidence
 from mlp_ci.train.gpus import Gpus
 from mlp_ci.train.usage import SAMPLE_SECONDS, Sampler, tree
 from mlp_ci.train.watchdog import Watchdog
@@ -30,10 +31,10 @@ class Watching:
         self._before: Mapping[str, str] = before.tags if before else {}
         self._started = time.monotonic()
         self._kills = memory.kills()
-        gpus = Gpus(os.environ)
+        self._gpus = Gpus(os.environ)
         self._dog = Watchdog(job.spec.train.watchdog, job.gpus, self._started)
         pause = min(SAMPLE_SECONDS, self._dog.patience / 4) if self._dog.patience else SAMPLE_SECONDS
-        self.sampler = Sampler(gpus, job.ctx.work, number(self._before, "mlp.train_seconds"), max(pause, 0.1))
+        self.sampler = Sampler(self._gpus, job.ctx.work, number(self._before, "mlp.train_seconds"), max(pause, 0.1))
         set_before = self._before.get(checkpoints.TAG, "")
         self._store = checkpoints.store_of(job, run_id, set_before)
         self._saver = checkpoints.Saver(job, self._store, set_before, self._announce)
@@ -85,10 +86,19 @@ class Watching:
                 self._job.tracking.log(self._run_id, tags={checkpoints.TAG: ""})
         self._saver.forget()
 
-    def out_of_memory(self) -> memory.Kills:
-        """How many processes the kernel has killed for lack of memory since the command began."""
+    def evidence(self) -> Evidence:
+        """What an end for lack of memory shows in."""
         now = memory.kills()
-        return memory.Kills(ours=now.ours - self._kills.ours, machine=now.machine - self._kills.machine)
+        kills = memory.Kills(ours=now.ours - self._kills.ours, machine=now.machine - self._kills.machine)
+        gpus = self._gpus.gpus
+        return Evidence(
+            peak=self.sampler.peak_memory(),
+            limit=memory.limit(),
+            gpu_peak=self.sampler.totals.gpu_peak_memory,
+            gpu_memory=max((gpu.memory for gpu in gpus), default=0),
+            gpu=gpus[0].name if gpus else "",
+            kills=kills,
+        )
 
     # ---------------------------------------------------------------- what it used
 
