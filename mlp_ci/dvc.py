@@ -316,6 +316,29 @@ def _fetched_before(repo: Path, path: str) -> bool:
     return md5 is not None and _is_here(repo, Tracked(path=path, md5=md5, said_in=""))
 
 
+def lend(repo: Path, clone: Path) -> None:
+    """Let a clone of ``repo`` (both by their top folders) use its cache, its remote and the settings git does not have.
+
+    An address of a remote, like the place of the cache, may be relative to where the repository lies.
+    """
+    top, stores = _top(repo), _stores(repo)
+    if top is None or not stores:
+        return
+    settings = configparser.ConfigParser(interpolation=None)
+    settings.read([top / ".dvc" / "config", top / ".dvc" / "config.local"], encoding="utf-8")
+    remote = f"'remote \"{settings.get('core', 'remote', fallback='')}\"'"
+    for section in ("cache", *([remote] if stores[1:] else [])):
+        if not settings.has_section(section):
+            settings.add_section(section)
+    settings.set("cache", "dir", str(stores[0].resolve()))
+    if stores[1:]:
+        settings.set(remote, "url", str(stores[1].resolve()))
+    file = clone / top.relative_to(repo) / ".dvc" / "config.local"
+    if file.parent.is_dir():
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+            settings.write(stream)
+
+
 def objects_of(repo: Path, path: str) -> set[str]:
     """The md5 of every file behind ``path`` (and of the list that names them), as far as this machine can tell."""
     found = find_tracked(repo, path)
@@ -330,10 +353,11 @@ def objects_of(repo: Path, path: str) -> set[str]:
     return {md5 for name, md5 in listed.items() if name == inside or name.startswith(f"{inside}/")}
 
 
-def in_cache(repo: Path, md5: str) -> Path | None:
-    """Where DVC's cache keeps this object; None when it does not."""
-    stores = _stores(repo)
-    return _place(stores[:1], md5) if stores else None
+def in_cache(repo: Path, md5: str) -> list[Path]:
+    """Where this object lies in DVC's cache, and in the one of its own that a repository had before it shared one."""
+    top = _top(repo)
+    caches = dict.fromkeys([*_stores(repo)[:1], *([top / ".dvc" / "cache"] if top else [])])
+    return [place for cache in caches if (place := _place([cache], md5)) is not None]
 
 
 def remote_holds(repo: Path, path: str, md5s: Collection[str], *, seconds: float = 60.0) -> bool:

@@ -124,6 +124,29 @@ def sweep(
 
 
 @app.command(rich_help_panel=LOOP)
+def reproduce(
+    version: Annotated[int, typer.Argument(envvar="MLP_CI_VERSION", help="Number of the registered version.")],
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", envvar="MLP_CI_TOLERANCE", help="Predictions this close together are the same."),
+    ] = 1e-6,
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+    platform: PlatformOption = None,
+) -> int:
+    """Train a version again from its commit, data and environment; exit 3 when something else comes out."""
+
+    def flow() -> Report:
+        from mlp_ci.reproduce import reproduce as run_reproduce
+
+        log = sys.stderr if output_format == "json" else sys.stdout
+        return run_reproduce(context_of(path, platform), version, tolerance=tolerance, log=log)
+
+    return Presenter("reproduce", output_format, output)(flow)
+
+
+@app.command(rich_help_panel=LOOP)
 def evaluate(
     path: PathOption = Path(),
     output_format: FormatOption = "text",

@@ -137,7 +137,7 @@ class Tried:
 
 def _evaluate(job: Job, inputs: Inputs) -> Made:
     spec = job.spec
-    file = dvc.pull(job.ctx.repo, [spec.data.test])[spec.data.test]
+    file = dvc.pull(job.ctx.repo, [spec.data.test], apart=[spec.data.test])[spec.data.test]
     held_out = read_held_out(file, spec)
     for gate in spec.evaluate.gates:
         if custom.is_known(gate.metric):

@@ -18,6 +18,7 @@ COMMANDS = (
     "plan",
     "train",
     "sweep",
+    "reproduce",
     "evaluate",
     "report",
     "register",
@@ -38,6 +39,7 @@ OUTPUTS = {
     },
     "train": {"run-id", "train-key", "trained"},
     "sweep": {"sweep-run", "trials", "best-trial", "best-value"},
+    "reproduce": {"result", "run-id"},
     "evaluate": {"gate", "evidence"},
     "report": {"gate", "report", "comment"},
     "register": {"version", "digest", "pull-request"},
@@ -62,15 +64,16 @@ def action(command: str) -> dict[str, Any]:
 
 
 def options(command: str) -> dict[str, Any]:
-    """Long option without its dashes → click parameter."""
+    """Long option without its dashes, or argument that must be given → click parameter."""
     found: Any = typer.main.get_command(app)
     for word in WORDS.get(command, command).split():
         found = found.commands[word]
+    given = [p for p in found.params if p.param_type_name != "argument" or p.required]
     return {
         flag.removeprefix("--"): parameter
-        for parameter in found.params
+        for parameter in given
         for flag in parameter.opts
-        if flag.startswith("--") and flag != "--help"
+        if (flag.startswith("--") or parameter.param_type_name == "argument") and flag != "--help"
     }
 
 

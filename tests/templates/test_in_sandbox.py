@@ -169,6 +169,13 @@ def test_what_is_trained_already_is_judged_and_registered_all_the_same(acme: Org
     assert ran == ["plan", "validate", "evaluate", "register"]
 
 
+@pytest.mark.parametrize("acme", [{"SWEEP": "true"}], indirect=True)
+def test_a_search_runs_in_jobs_of_its_own_before_the_training(acme: Organisation) -> None:
+    acme.commit({"train.py": "x"})
+    ran = [line.split()[0] for line in without_details(acme.commands()["Model CI"])]
+    assert ran == ["plan", "validate", "sweep", "sweep", "train", "evaluate", "register"]
+
+
 def test_a_pull_request_is_checked_without_a_secret_and_not_registered(acme: Organisation) -> None:
     acme.branch("topic")
     acme.commit({"train.py": "y"}, "topic")

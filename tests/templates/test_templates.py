@@ -164,7 +164,7 @@ def test_every_job_has_a_timeout_and_the_workflow_a_concurrency_group(name: str)
     loaded = template(name)
     minutes = {id: job["timeout-minutes"] for id, job in loaded["jobs"].items()}
     planned = {id for id, given in minutes.items() if given == PLANNED}
-    assert planned == ({"train", "sweep"} & set(minutes) if name == "model-ci" else set())
+    assert planned == ({"train", "sweep"} if name == "model-ci" else set())
     assert all(1 <= given <= 360 for id, given in minutes.items() if id not in planned)
     assert loaded["concurrency"]["group"]
     cancels = {
@@ -183,7 +183,10 @@ def test_a_newer_training_displaces_an_older_one_and_no_registration_is_cut_off(
     own = "${{ github.event_name == 'pull_request' && github.ref || github.run_id }}"
     assert loaded["concurrency"]["group"] == f"model-ci-{own}", "a push cancels nothing but trainings"
     groups = {id: job["concurrency"] for id, job in loaded["jobs"].items() if "concurrency" in job}
-    assert groups == {"train": {"group": "train-${{ github.ref }}", "cancel-in-progress": True}}
+    assert groups == {
+        "sweep": {"group": "sweep-${{ github.ref }}-${{ matrix.job }}", "cancel-in-progress": True},
+        "train": {"group": "train-${{ github.ref }}", "cancel-in-progress": True},
+    }
 
 
 def test_what_ends_trouble_shares_neither_group_nor_runner_with_training() -> None:
@@ -270,10 +273,16 @@ def test_a_skipped_training_skips_no_verdict_and_a_failed_one_does() -> None:
     from mlp_ci.sandbox import expressions
 
     def runs(id: str, event: str = "push", **results: str) -> bool:
-        needs = {name: {"result": result, "outputs": {"judge": "true"}} for name, result in results.items()}
+        needs = {
+            name: {"result": result, "outputs": {"judge": "true", "train": "true"}} for name, result in results.items()
+        }
         condition = jobs[id]["if"].strip().removeprefix("${{").removesuffix("}}").replace("!cancelled()", "true")
         return bool(expressions.evaluate(condition, {"needs": needs, "github": {"event_name": event}}))
 
+    for searched in ("success", "skipped", "failure"):
+        assert runs("train", plan="success", sweep=searched), "training does what a search left undone"
+        assert not runs("train", plan="failure", sweep=searched)
+    assert not runs("train", plan="success", sweep="cancelled"), "somebody newer searches"
     for training, judged in (("success", True), ("skipped", True), ("failure", False), ("cancelled", False)):
         assert runs("judge", plan="success", train=training) == judged, training
         assert not runs("judge", plan="failure", train=training)
@@ -307,7 +316,7 @@ def test_no_template_runs_shell(name: str) -> None:
 def test_the_loop_goes_through_the_actions_in_order() -> None:
     order = {name: [OURS.fullmatch(step["uses"]) for _, _, step in steps(name)] for name in NAMES}
     names = {name: [match[1] for match in matches if match] for name, matches in order.items()}
-    assert names["model-ci"] == ["data-diff", "plan", "validate", "train", "evaluate", "report", "register"]
+    assert names["model-ci"] == ["data-diff", "plan", "validate", "sweep", "train", "evaluate", "report", "register"]
     assert names["audit"] == ["audit", "audit"]
     assert names["monitor"] == ["monitor", "cost", "retrain"]
     assert (names["promotion"], names["deploy"], names["rollback"]) == (["approvals"], ["deploy"], ["rollback"])

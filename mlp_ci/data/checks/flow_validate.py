@@ -41,7 +41,7 @@ def validate(context: Context) -> Report:
     data = load_model(context.repo).data
     paths = [data.train, data.test]
     known = references(context.repo, data)
-    files = dvc.pull(context.repo, [*paths, *(path for path, by_dvc in known.items() if by_dvc)])
+    files = dvc.pull(context.repo, [*paths, *(path for path, by_dvc in known.items() if by_dvc)], apart=[data.test])
     digests = {path: dvc.tracked_digest(context.repo, path) for path in paths}
     types = types_wanted(data)
     others = {path: _referenced(context.repo / path, path, data) for path in known}
