@@ -62,6 +62,9 @@ frameworks: $(READY) ## also install PyTorch, XGBoost, LightGBM and ONNX, so tha
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'torch==2.13.*'
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,frameworks]'
 
+ray: $(READY) ## also install Ray (two hundred megabytes), so that its tests run
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev,ray]'
+
 constraints: $(READY) ## resolve every dependency anew
 	@$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --output-file constraints.txt
