@@ -87,9 +87,28 @@ def median_ae(p: Predictions, weights: Array) -> Array:
     """The median of the absolute errors; between two in the middle, their mean."""
     error = np.abs(_error(p))
     order = np.argsort(error, kind="stable")
-    reached = np.cumsum(weights[:, order], axis=1)
-    total = reached[:, -1:]
-    low, high = (reached < total / 2).sum(axis=1), (reached <= total / 2).sum(axis=1)
-    last = len(error) - 1
-    middle = (error[order][np.minimum(low, last)] + error[order][np.minimum(high, last)]) / 2
-    return np.where(total[:, 0] > 0, middle, np.nan)
+    found = np.full(len(weights), np.nan)
+    # Resampled medians lie close to the middle, so that most weights are only summed up; what is left is seen whole.
+    reach = int(6 * np.sqrt(len(error))) + 10
+    left = np.flatnonzero(weights.sum(axis=1) > 0)
+    for low, high in ((len(error) // 2 - reach, len(error) // 2 + reach), (0, len(error))):
+        part = slice(max(0, low), high)
+        values = _medians(error[order][part], order, part, weights[left])
+        found[left] = values
+        left = left[np.isnan(values)]
+        if not len(left):
+            break
+    return found
+
+
+def _medians(errors: Array, order: Array, part: slice, weights: Array) -> Array:
+    """Weighted medians that lie in a part of all rows in their order, whose values are ``errors``; NaN for others."""
+    below = np.zeros(len(order))
+    below[order[: part.start]] = 1
+    half = weights.sum(axis=1) / 2
+    before = weights @ below
+    reached = before[:, None] + np.cumsum(weights[:, order[part]], axis=1)
+    first, second = (reached < half[:, None]).sum(axis=1), (reached <= half[:, None]).sum(axis=1)
+    last = len(errors) - 1
+    middle = (errors[np.minimum(first, last)] + errors[np.minimum(second, last)]) / 2
+    return np.where(((before < half) | (part.start == 0)) & (second <= last), middle, np.nan)
