@@ -71,7 +71,10 @@ def train(
         ),
     ] = "",
     manifest: Annotated[
-        bool, typer.Option("--manifest", help="Only show what would be asked of Kubernetes, as YAML.")
+        bool,
+        typer.Option(
+            "--manifest", envvar="MLP_CI_MANIFEST", help="Only show what would be asked of Kubernetes, as YAML."
+        ),
     ] = False,
     path: PathOption = Path(),
     output_format: FormatOption = "text",
