@@ -7,7 +7,15 @@ mlp_ci="$(bash "$(dirname "${BASH_SOURCE[0]}")/install.sh")"
 # An empty input means "not given"; so the job's own MLFLOW_TRACKING_URI stands unless the input names another.
 [ -z "${MLP_CI_TRACKING_URI:-}" ] || export MLFLOW_TRACKING_URI="$MLP_CI_TRACKING_URI"
 
+# A cancelled job: GitHub signals this shell alone, and kills everything ten seconds later. A shell that waits for a
+# program passes nothing on, so mlp-ci runs beside it, and is told.
+"$mlp_ci" "$@" <&0 &
+trap 'kill -TERM "$!" 2>/dev/null || true' INT TERM
 status=0
-"$mlp_ci" "$@" || status=$?
+wait "$!" || status=$?
+while kill -0 "$!" 2>/dev/null; do # a signal ends `wait`, not what it waits for
+  status=0
+  wait "$!" || status=$?
+done
 [ "$status" != 4 ] || status=0 # "nothing to do" is a good end of a job; the output `outcome` tells it apart
 exit "$status"

@@ -142,7 +142,7 @@ def _train_here(job: Job, search: Search | None, marks: Mapping[str, str]) -> tu
                 "MLP_PARAMS": str(params_file or ""),
             }
             trained = _attempt(job, run_id, variables, watching)
-        hand_over(job, run_id, trained, watching.tags(trained.seconds))
+        hand_over(job, run_id, trained, {**watching.ended_tags, **watching.tags(trained.seconds)})
         watching.tidy()
         return job.tracking.run(run_id), trained
 
@@ -188,6 +188,7 @@ def _attempt(job: Job, run_id: str, variables: dict[str, str], watching: Watchin
         watching.beat = beat
         ended, mask = attempt(job.ctx, job.spec, job.folders, variables, job.log, watching)
     try:
+        watching.ended_tags = ended.tags
         if ended.why == "exit" and ended.code == 0:
             return finished(job.spec, job.folders, ended)
         error = failure(job.spec, ended, job.folders.log, watching.evidence())

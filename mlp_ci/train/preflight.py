@@ -120,22 +120,16 @@ def _finding(check: str, good: bool, message: str, fix: str, severity: str = "er
 
 def cuda_needed(repo: Path, spec: ModelSpec) -> tuple[int, int, str] | None:
     """Major, minor and the package that says so, of the newest CUDA that the environment names; None for none."""
-    found = [
-        (*cuda, f"{name} {version}") for name, version in _packages(repo, spec) if (cuda := cuda_of(name, version))
-    ]
-    return max(found, default=None)
+    said = ((cuda_of(name, version), f"{name} {version}") for name, version in _packages(repo, spec))
+    return max(((*cuda, named) for cuda, named in said if cuda), default=None)
 
 
 def cuda_of(name: str, version: str) -> tuple[int, int] | None:
     """The CUDA (major, minor) that a package stands for: by its version, its name or its version's local part."""
     name = name.lower().replace("_", "-")
     if _RUNTIME.fullmatch(name):
-        parts = version.split(".")
-        return (
-            (int(parts[0]), int(parts[1]) if len(parts) > 1 and parts[1].isdigit() else 0)
-            if parts[0].isdigit()
-            else None
-        )
+        numbers = [int(part) for part in version.split(".")[:2] if part.isdigit()]
+        return (numbers[0], numbers[1] if len(numbers) > 1 else 0) if numbers else None
     if said := _IN_NAME.match(name):
         return int(said[1]), 0
     if said := _IN_VERSION.search(version):

@@ -35,8 +35,10 @@ def report_of(job: Job, run: RunFact, trained: Trained | None) -> Report:
         "seed": job.spec.train.seed,
         "seconds, all attempts": seconds,
         **_searched(tags),
+        **usage_facts(tags),
     }
-    metrics = {k: v for k, v in run.metrics.items() if trained is None or k in trained.output.metrics}
+    own = {k: v for k, v in run.metrics.items() if not k.startswith("system/")}
+    metrics = {k: v for k, v in own.items() if trained is None or k in trained.output.metrics}
     rows = (*facts.items(), *((f"metric {k}", v) for k, v in sorted(metrics.items()) if not k.startswith("test_")))
     report.tables = [Table(title="", columns=("what", "value"), rows=tuple(rows))]
     report.data = {"run_id": run.run_id, "train_key": job.key.digest, "key_parts": dict(job.key.parts), **facts}
@@ -55,6 +57,20 @@ def _searched(tags: Mapping[str, str]) -> dict[str, str]:
         "it had": tags.get("mlp.sweep_value", ""),
         "parameters": tags.get("mlp.sweep_params", ""),
     }
+
+
+def usage_facts(tags: Mapping[str, str]) -> dict[str, str]:
+    """What a training used, in words, as far as it is known: label → value."""
+    shown = {
+        "attempts": ("mlp.attempts", "{}"),
+        "processor time": ("mlp.cpu_seconds", "{} s"),
+        "peak memory": ("mlp.peak_memory_mb", "{} MB"),
+        "GPU utilisation": ("mlp.gpu_utilization", "{} % on average"),
+        "GPU peak memory": ("mlp.gpu_peak_memory_mb", "{} MB"),
+        "GPU energy": ("mlp.energy_wh", "{} Wh"),
+        "cost": ("mlp.cost_usd", "${} at $" + tags.get("mlp.usd_per_hour", "") + " an hour"),
+    }
+    return {label: text.format(tags[tag]) for label, (tag, text) in shown.items() if tags.get(tag)}
 
 
 def _dirty(paths: list[str]) -> Finding:

@@ -39,6 +39,7 @@ class Watching:
         self._store = checkpoints.store_of(job, run_id, set_before)
         self._saver = checkpoints.Saver(job, self._store, set_before, self._announce)
         self.beat: Heartbeat | None = None
+        self.ended_tags: Mapping[str, str] = {}  # what the back end has to say of the attempt
 
     @property
     def resumed(self) -> bool:

@@ -132,7 +132,7 @@ def test_there_is_no_logic_and_no_expression_in_the_shell(command: str) -> None:
     [step] = runs["steps"]
     assert set(step) == {"id", "shell", "env", "run"}
     assert step["shell"] == "bash"
-    assert step["run"] == f'bash "$GITHUB_ACTION_PATH/../setup/run.sh" {WORDS.get(command, command)}'
+    assert step["run"] == f'exec bash "$GITHUB_ACTION_PATH/../setup/run.sh" {WORDS.get(command, command)}'
 
 
 @pytest.mark.parametrize("command", COMMANDS)
