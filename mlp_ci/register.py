@@ -149,7 +149,7 @@ def _check_stored(job: Job) -> None:
 def _description(job: Job, commit: str, content: bytes) -> str:
     value = json.loads(content)
     shown = [
-        f"- {name}: {m['value']:.4g}" + (f" ({m['low']:.4g} to {m['high']:.4g})" if "low" in m else "")
+        f"- {name}: {m['value']:.4g}" + (f" ({m['low']:.4g} to {m['high']:.4g})" if {"low", "high"} <= set(m) else "")
         for name, m in value["metrics"].items()
         if m.get("value") is not None
     ]

@@ -63,6 +63,8 @@ class ForgeQueue:
     def update_job(self, run: int, job: JobState) -> None:
         with self.forge.store.tx():
             kept = self._jobs.get((run, job.id)) or runs.create_job(self.forge, self._run(run), job.name, job.labels)
+            if list(kept.labels) != list(job.labels):  # those that an earlier job decided
+                kept = self.forge.store.update(kept, labels=list(job.labels))
             kept = runs.update_job(self.forge, kept, job.status, job.conclusion or None, _steps(job))
             self._jobs[run, job.id] = kept
             check = self.forge.store.get(rows.CheckRun, kept.check_run_id)
