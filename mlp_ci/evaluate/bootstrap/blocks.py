@@ -41,8 +41,12 @@ class Circle:
 
 
 def circle(times: Array, block: float) -> tuple[Circle, Array]:
-    """The circle of these times (seconds) with this block length, and the cell of each row."""
+    """The circle of these times (seconds) with this block length, and the cell of each row.
+
+    Blocks so short that there were more than ``MOST_CELLS`` are made longer: the rows of one are then still few.
+    """
     span = float(times.max() - times.min())
+    block = max(block, span / MOST_CELLS)
     many = max(1.0, span / block)
     length = int(max(1, min(CELLS, MOST_CELLS // many)))
     # One cell more than fits: the last time is in a cell as well. Fewer than two blocks are no blocks to choose from.
