@@ -233,6 +233,11 @@ def test_the_table_says_better_and_worse_only_where_the_interval_does() -> None:
     assert rows["roc_auc"][4] == "+0.0063 (−0.0084 to +0.0189)"
     assert (rows["roc_auc"][-1], rows["accuracy"][-1]) == (Outcome.INCONCLUSIVE, "")
     assert next(iter(rows)) == "roc_auc", "what gates ask for comes first"
+    value = v2()
+    value["metrics"] = {"a_ms": {"value": 1.0, "measured": True}, **value["metrics"]}
+    assert [m.name for m in tables.by_interest(told(value))] == [
+        *("roc_auc", "latency_p99_ms", "log_loss", "accuracy", "model_size_mb", "a_ms")
+    ]
 
 
 def test_the_comment_tells_the_verdict_first_and_folds_the_rest() -> None:

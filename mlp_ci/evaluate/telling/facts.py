@@ -42,7 +42,8 @@ class MetricFact:
     champions: Mapping[str, Number] = field(default_factory=dict)
     differences: Mapping[str, Number] = field(default_factory=dict)
     outcome: Outcome | None = None
-    limits: tuple[tuple[str, float], ...] = ()  # (">=" or "<=", number) of the gates over all rows
+    limits: tuple[tuple[str, float], ...] = ()  # ("≥" or "≤", number) of the gates over all rows
+    measured: bool = False  # latency, memory and the like, not computed from predictions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,6 +260,7 @@ def _metrics(evidence: Mapping[str, Any], gates: Sequence[GateFact]) -> tuple[Me
                 differences=differences,
                 outcome=_worst([g.outcome for g in gates if g.metric == name]),
                 limits=_limits(evidence, text(name)),
+                measured=mapping(value).get("measured") is True,
             )
         )
     return tuple(found)

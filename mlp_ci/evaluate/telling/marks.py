@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 from mlp_ci.data.words import cut
 from mlp_ci.drawing.axes import Axis, axis_over
 from mlp_ci.evaluate.telling.facts import Number, listed, mapping, text, whole
-from mlp_ci.evaluate.telling.tables import champion_name, shown, stages_of, whole_value, with_span
+from mlp_ci.evaluate.telling.tables import (
+    champion_name,
+    higher_is_better,
+    shown,
+    stages_of,
+    whole_value,
+    with_span,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +44,7 @@ class Mark:
     intervals: tuple[tuple[str, float, float, float], ...]  # (style, low, value, high)
     limits: tuple[tuple[str, float], ...]  # (what is said, where)
     others: tuple[str, ...] = ()
+    less_is_better: bool = False
 
 
 # ---------------------------------------------------------------- confusion
@@ -79,6 +87,7 @@ def _metric_mark(facts: Facts, metric: MetricFact) -> Mark | None:
         shown=with_span(metric.this),
         intervals=(*(_placed("then", n, axis) for n in known), _placed("now", metric.this, axis)),
         limits=tuple((f"{sign} {shown(limit)}", axis.place(limit)) for sign, limit in metric.limits),
+        less_is_better=higher_is_better(metric.name) is False,
         others=tuple(f"{champion_name(facts, stage)} {with_span(n)}" for stage, n in others if n.value is not None),
     )
 

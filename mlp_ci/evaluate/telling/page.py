@@ -82,6 +82,8 @@ def lineage(facts: Facts) -> dict[str, str]:
 def method(facts: Facts) -> str:
     """How the intervals were made, in one line."""
     made: Mapping[str, object] = mapping(facts.evidence.get("intervals"))
-    parts = [text(made.get("method")), f"{text(made.get('replicates'))} replicates" if made.get("replicates") else ""]
-    parts += [f"seed {text(made.get('seed'))}" if made.get("seed") is not None else ""]
-    return ", ".join(cut(p, 60) for p in parts if p)
+    design = mapping(made.get("design"))
+    replicates = f"{text(made.get('replicates'))} replicates" if made.get("replicates") else ""
+    drawn = "drawn by group" if design.get("clusters") else "drawn in blocks of time" if design.get("block") else ""
+    seed = f"seed {text(made.get('seed'))}" if made.get("seed") is not None else ""
+    return ", ".join(cut(p, 60) for p in (text(made.get("method")), replicates, drawn, seed) if p)

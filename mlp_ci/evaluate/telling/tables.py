@@ -87,9 +87,9 @@ def champion_name(facts: Facts, stage: str) -> str:
 
 
 def by_interest(facts: Facts) -> list[MetricFact]:
-    """Metrics in the order of the gates that name them, then the others as they come."""
+    """Metrics in the order of the gates that name them, then the others as they come, what was measured last."""
     order = {name: i for i, name in reversed(list(enumerate(g.metric for g in facts.gates)))}
-    return sorted(facts.metrics, key=lambda m: order.get(m.name, len(order) + len(facts.gates)))
+    return sorted(facts.metrics, key=lambda m: (order.get(m.name, len(facts.gates)), m.measured))
 
 
 def _direction(metric: MetricFact, difference: Number) -> str:
