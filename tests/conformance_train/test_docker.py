@@ -37,6 +37,7 @@ seen = {
     "cache": sorted(str(p) for p in pathlib.Path(".dvc/cache").rglob("*") if p.is_file()),
     "work": sorted(p.name for p in work.iterdir()),
     "network": tried(lambda: socket.create_connection(("192.0.2.1", 80), 2)),
+    "credentials": pathlib.Path(".git/config").read_text() + pathlib.Path(".dvc/config.local").read_text(),
     "interfaces": sorted(name for _, name in socket.if_nameindex()),
     "processes": len([p for p in pathlib.Path("/proc").iterdir() if p.name.isdigit()]),
     "status": pathlib.Path("/proc/self/status").read_text(),
@@ -79,6 +80,7 @@ def containers(environ: dict[str, str]) -> list[str]:
 
 def test_what_the_command_sees(repo: ModelRepo, environ: dict[str, str], tracking: Tracking) -> None:
     (repo.path / ".mlp" / "other").mkdir(parents=True)
+    (repo.path / ".dvc" / "config.local").write_text("['remote \"storage\"']\n    password = opensesame\n")
     done = train(repo, environ, TEAM_SETTING="7", GITHUB_TOKEN="tok-123456", PYTHONPATH="/nowhere", DOCKER_X="1")
     assert done.returncode == 0, done.stdout + done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("SEEN"))
@@ -96,6 +98,7 @@ def test_what_the_command_sees(repo: ModelRepo, environ: dict[str, str], trackin
     assert seen["held out"] == []
     assert seen["cache"] == [], "DVC's cache has the held-out data"
     assert len(seen["work"]) == 1, "other trainings are seen"
+    assert seen["credentials"] == ""
     assert seen["interfaces"] == ["lo"]
     assert seen["network"] == "OSError"
     assert "CapEff:\t0000000000000000" in seen["status"]

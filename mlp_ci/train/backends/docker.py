@@ -141,6 +141,9 @@ class Container:
         covered = (self.ctx.work, top / ".dvc" / "cache", top / ".dvc" / "tmp", self.ctx.repo / ".dvc" / "cache")
         there = (p for p in dict.fromkeys(covered) if p.is_dir() and p.is_relative_to(top))
         mounts += [f"type=tmpfs,destination={p}" for p in there]
+        # Where checkouts and DVC keep credentials; git does without its file.
+        secret = (top / ".git" / "config", top / ".dvc" / "config.local", self.ctx.repo / ".dvc" / "config.local")
+        mounts += [_nothing_at(p) for p in dict.fromkeys(secret) if p.is_file()]
         data = Path(environ["MLP_DATA_TRAIN"])
         mounts += [_bind(p, read_only=True) for p in dict.fromkeys((data.resolve(), data)) if not p.is_symlink()]
         # The folders and files of the contract lie in the work folder, which is covered.
@@ -277,6 +280,11 @@ def _bind(path: Path, *, read_only: bool = False) -> str:
         msg = f"a path with a comma or a quote cannot be mounted: {path}"
         raise InputError(msg, fix="move the working tree to a folder with a plain name")
     return f"type=bind,source={path},destination={path}" + (",readonly" if read_only else "")
+
+
+def _nothing_at(file: Path) -> str:
+    """A mount that hides a file behind an empty one."""
+    return _bind(file).replace(f"source={file}", "source=/dev/null", 1) + ",readonly"
 
 
 def _not_started(log: Path) -> OutsideError:
