@@ -324,6 +324,8 @@ def test_a_rate_has_no_champion() -> None:
     assert metric_called("bias", REGRESSION).name == "bias"
     with pytest.raises(InputError, match="bias has no better and worse"):
         metric_called("bias", REGRESSION, versus=True)
+    with pytest.raises(InputError, match="robustness_noise is measured of the new model alone"):
+        metric_called("robustness_noise", REGRESSION, versus=True)
 
 
 def test_why_a_metric_is_not_defined() -> None:

@@ -123,8 +123,11 @@ _MEASURED = (
     _usual("load_seconds", TASKS, LOWER, None),
     _usual("memory_mb", TASKS, LOWER, None),
     _usual("model_size_mb", TASKS, LOWER, None),
-    _asked("robustness_missing", TASKS, LOWER, None),
-    _asked("robustness_noise", TASKS, LOWER, None),
+    # Of the new model alone: a champion is not tried on spoilt rows.
+    *(
+        Metric(name=f"robustness_{kind}", tasks=TASKS, higher_is_better=LOWER, usual=False, comparable=False)
+        for kind in ("missing", "noise")
+    ),
 )
 METRICS: Mapping[str, Metric] = {m.name: m for m in (*_BINARY, *_SEVERAL, *_NUMBERS, *_RANKING, *_MEASURED)}
 
@@ -212,8 +215,10 @@ def metric_called(name: str, task: str | None = None, *, versus: bool = False) -
         msg = f"{name} is no metric of a {task} model"
         raise InputError(msg, fix=f"metrics of a {task} model: {', '.join(names_for(task))}", file="model.yaml")
     if versus and not metric.comparable:
-        msg = f"{name} has no better and worse, so no version can be compared with another by it"
-        fix = "use abs_bias" if name == "bias" else "bound it with min and max, or between groups with gap"
+        alone = metric.values is None
+        why = "is measured of the new model alone" if alone else "has no better and worse"
+        msg = f"{name} {why}, so no version can be compared with another by it"
+        fix = "use abs_bias" if name == "bias" else "bound it with min and max"
         raise InputError(msg, fix=fix, file="model.yaml")
     return metric
 
