@@ -10,6 +10,7 @@ from mlp_ci.data.describe.view import bars_of
 from mlp_ci.data.profiles.histogram import histogram, is_whole
 from mlp_ci.data.profiles.shapes import NumberProfile, TextProfile
 from mlp_ci.data.words import round_share, show_number
+from mlp_ci.drawing.template import fill
 
 if TYPE_CHECKING:
     from mlp_ci.data.describe.view import ColumnView, FileView
@@ -23,29 +24,27 @@ MOST_PLOTS = 200
 
 def render(view: FileView) -> str:
     """The whole page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters.update(number=show_number, share=round_share)
-    environment.globals.update(bars=bars_of, numbers_of=_numbers, quantile=column_quantile, plot=plot, notes=notes)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     missing = sum(c.nulls for c in view.columns)
     cells = view.rows * len(view.columns)
-    return template.render(
-        v=view,
-        plots=view.columns[:MOST_PLOTS],
-        hidden=max(0, len(view.columns) - MOST_PLOTS),
-        missing=missing / cells if cells else 0.0,
-        with_missing=sum(bool(c.nulls) for c in view.columns),
-        keys=[c.name for c in view.columns if c.unique],
-        sensitive=sum(c.sensitive for c in view.columns),
-        width=WIDTH,
-        height=HEIGHT,
-        created=clock.now(),
-        program=__version__,
-    )
+    values = {
+        "v": view,
+        "plots": view.columns[:MOST_PLOTS],
+        "hidden": max(0, len(view.columns) - MOST_PLOTS),
+        "missing": missing / cells if cells else 0.0,
+        "with_missing": sum(bool(c.nulls) for c in view.columns),
+        "keys": [c.name for c in view.columns if c.unique],
+        "sensitive": sum(c.sensitive for c in view.columns),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "created": clock.now(),
+        "program": __version__,
+        "bars": bars_of,
+        "numbers_of": _numbers,
+        "quantile": column_quantile,
+        "plot": plot,
+        "notes": notes,
+    }
+    return fill(TEMPLATE, {"number": show_number, "share": round_share}, values)
 
 
 def _numbers(column: ColumnView) -> NumberProfile | None:
