@@ -130,8 +130,9 @@ def _train_here(job: Job, search: Search | None, marks: Mapping[str, str]) -> tu
         if run_id is None:
             continue  # another runner came first: wait for it
         # MLflow refuses to change a param, so only those are written that a resumed run does not have.
-        job.tracking.log(run_id, params={k: v for k, v in params.items() if run is None or k not in run.params})
+        new_params = {k: v for k, v in params.items() if run is None or k not in run.params}
         watching = Watching(job, run_id, run)
+        job.tracking.log(run_id, params=new_params, tags={"mlp.attempts": str(watching.attempt)})
         if trained:
             say(job.log, "the model was trained here before and is handed over now")
         else:
@@ -142,6 +143,8 @@ def _train_here(job: Job, search: Search | None, marks: Mapping[str, str]) -> tu
                 "MLP_PARAMS": str(params_file or ""),
             }
             trained = _attempt(job, run_id, variables, watching)
+        with contextlib.suppress(MlpError):  # measurements are not worth a model
+            watching.write_points()
         hand_over(job, run_id, trained, {**watching.ended_tags, **watching.tags(trained.seconds)})
         watching.tidy()
         return job.tracking.run(run_id), trained

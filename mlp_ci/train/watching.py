@@ -42,6 +42,11 @@ class Watching:
         self.ended_tags: Mapping[str, str] = {}  # what the back end has to say of the attempt
 
     @property
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
+        return int(number(self._before, "mlp.attempts")) + 1
+
+    @property
     def resumed(self) -> bool:
         """Whether an attempt before this one got anywhere."""
         return bool(self._before.get("mlp.train_seconds"))
@@ -65,6 +70,10 @@ class Watching:
     def tell(self) -> None:
         """Write what is known so far to the run."""
         self._job.tracking.log(self._run_id, tags=self.tags())
+        self.write_points()
+
+    def write_points(self) -> None:
+        """Write what was measured and not yet written."""
         points = self.sampler.points()
         self._job.tracking.log_points(self._run_id, points)
         self.sampler.written(points)
@@ -110,7 +119,7 @@ class Watching:
         all_seconds = number(before, "mlp.train_seconds") + took
         tags = {
             "mlp.train_seconds": f"{all_seconds:.3f}",
-            "mlp.attempts": str(int(number(before, "mlp.attempts")) + 1),
+            "mlp.attempts": str(self.attempt),
             "mlp.cpu_seconds": f"{number(before, 'mlp.cpu_seconds') + used.cpu_seconds:.1f}",
             "mlp.peak_memory_mb": f"{max(number(before, 'mlp.peak_memory_mb'), self.sampler.peak_memory() / 1e6):.0f}",
         }
@@ -127,7 +136,7 @@ class Watching:
 
     def _announce(self, tags: dict[str, str]) -> None:
         if not (self.beat and self.beat.lost):
-            self._job.tracking.log(self._run_id, tags=tags)
+            self._job.tracking.log(self._run_id, tags={**self.tags(), **tags})
 
 
 def number(tags: Mapping[str, str], name: str) -> float:
