@@ -170,6 +170,7 @@ def test_same_run_and_result(bench: Bench, expected: str) -> None:
     assert bench.trained(again).run_id == run.run_id
 
 
+@pytest.mark.slow
 def test_same_failure(bench: Bench) -> None:
     bench.params(fail=3)
     done = bench.run()
