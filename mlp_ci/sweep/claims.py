@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 CLAIMING = "claiming"
 LOOK_AGAIN_SECONDS = 0.3
 SETTLE_SECONDS = 1.0  # longer than a worker takes from reading a lease to writing it
-# A trial that ended so often without a result, not even a failure of its own, probably takes its machine down.
-MOST_ATTEMPTS = 3
+# A trial whose command ended so often without a result, not even a failure, probably takes its machine down.
+MOST_ATTEMPTS = 5
 
 
 def abandoned(job: Job, trials: Sequence[Trial]) -> Trial | None:
@@ -44,7 +44,6 @@ def begin(job: Job, trials: Sequence[Trial], values: Mapping[str, Scalar]) -> Tr
         "mlp.trial": str(number),
         STATE: CLAIMING,
         "mlp.trial_values": json.dumps(dict(values)),
-        "mlp.trial_attempts": "1",
         "mlp.status": "trial",
         lease.TAG: job.leases.text(),
         **_same_as_the_sweep(job),
@@ -90,9 +89,7 @@ def take_over(job: Job, trial: Trial) -> Trial | None:
         job.tracking.set_status(run_id, "FAILED", clock.now())
         job.say(f"trial {trial.number} ({shown_values(trial.values)}) was cut off and is given up: {gone}")
         return None
-    job.tracking.log(
-        run_id, tags={lease.TAG: job.leases.text(), STATE: RUNNING, "mlp.trial_attempts": str(trial.attempts + 1)}
-    )
+    job.tracking.log(run_id, tags={lease.TAG: job.leases.text(), STATE: RUNNING})
     if lease.holder_of(trial.run) != job.leases.holder:  # nobody else thinks that it is theirs otherwise
         time.sleep(SETTLE_SECONDS)
     found = next((t for t in job.trials.read() if t.run.run_id == run_id), None)

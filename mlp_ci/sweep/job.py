@@ -31,6 +31,7 @@ from mlp_ci.train.record import run_tags
 if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.spec import ModelSpec
+    from mlp_ci.spec.platform import PlatformSpec
     from mlp_ci.spec.sweep import Sweep
     from mlp_ci.sweep.folds import Fold
     from mlp_ci.tracking import RunFact, Tracking
@@ -43,9 +44,15 @@ DECIDES_TRIALS = {"parameters", "metric", "direction", "folds", "pruner"}
 
 @dataclass(frozen=True, kw_only=True)
 class TrialJob(TrainJob):
-    """A training whose folders lie below ``root``, because many of one train key are made."""
+    """A part of ``whole`` whose folders lie below ``root``, because many of one train key are made."""
 
     root: Path
+    whole: TrainJob
+
+    @cached_property
+    def platform(self) -> PlatformSpec | None:
+        """Asked for once, not for each trial."""
+        return self.whole.platform
 
     @cached_property
     def folders(self) -> Folders:
@@ -54,22 +61,38 @@ class TrialJob(TrainJob):
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """``digest`` names the sweep, ``run_id`` its run, the parent of all trials; ``data`` is the training file."""
+    """One sweep. ``training`` is what it is for, ``digest`` names it, ``run_id`` is its run, the parent of all trials;
+    ``data`` is the training file."""
 
-    ctx: Context
-    spec: ModelSpec
+    training: TrainJob
     sweep: Sweep
-    key: TrainKey
-    tracking: Tracking
-    log: TextIO
     digest: str
     experiment: str
     run_id: str
     data: Path
     maximize: bool
-    price: float | None
     folds: tuple[Fold, ...] = ()
     task: str = ""
+
+    @property
+    def ctx(self) -> Context:
+        return self.training.ctx
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.training.spec
+
+    @property
+    def key(self) -> TrainKey:
+        return self.training.key
+
+    @property
+    def tracking(self) -> Tracking:
+        return self.training.tracking
+
+    @property
+    def log(self) -> TextIO:
+        return self.training.log
 
     @cached_property
     def study(self) -> Study:
@@ -87,19 +110,23 @@ class Job:
     def budget(self) -> Budget:
         time_limit = self.sweep.time.total_seconds() if self.sweep.time else None
         most = int(min(self.sweep.trials, self.study.size))
-        return Budget(trials=most, seconds=time_limit, usd=self.sweep.budget_usd, price=self.price)
-
-    @property
-    def training(self) -> TrainJob:
-        """The training that the search is for."""
-        return TrainJob(ctx=self.ctx, spec=self.spec, key=self.key, tracking=self.tracking, log=self.log)
+        return Budget(trials=most, seconds=time_limit, usd=self.sweep.budget_usd, price=self.training.usd_per_hour)
 
     def within(self, number: int, fold: int = 0) -> TrialJob:
         """A trial, or one fold of it, as a training of its own on this machine."""
         name = f"sweep-{self.digest[:12]}-{number:04}" + (f"-fold-{fold}" if fold else "")
         root = ignored(self.ctx.work) / name
         root.mkdir(exist_ok=True)
-        return TrialJob(ctx=self.ctx, spec=self.spec, key=self.key, tracking=self.tracking, log=self.log, root=root)
+        whole = self.training
+        return TrialJob(
+            ctx=whole.ctx,
+            spec=whole.spec,
+            key=whole.key,
+            tracking=whole.tracking,
+            log=whole.log,
+            root=root,
+            whole=whole,
+        )
 
     def say(self, text: str, detail: str = "") -> None:
         """One line of ours; ``detail``, which may hold what the command said, below it."""
@@ -118,25 +145,21 @@ def open_job(ctx: Context, spec: ModelSpec, key: TrainKey, tracking: Tracking, l
         fix = "add `sweep` to train: which parameters of the params file take which values"
         raise InputError(msg, fix=fix, file="model.yaml")
     maximize = _maximize(sweep)
-    price = price_of_runner(ctx, spec, sweep)
+    training = TrainJob(ctx=ctx, spec=spec, key=key, tracking=tracking, log=log)
+    _require_price(training, sweep)
     _require_parameters(ctx, spec.train.params, Study(sweep, maximize=maximize, seed=spec.train.seed))
     data = dvc.pull(ctx.repo, [spec.data.train])[spec.data.train]
     task, folds = _folds(spec, sweep, data)
     digest = sweep_digest(key, sweep)
     experiment = tracking.experiment(spec.name, create=True) or ""
     return Job(
-        ctx=ctx,
-        spec=spec,
+        training=training,
         sweep=sweep,
-        key=key,
-        tracking=tracking,
-        log=log,
         digest=digest,
         experiment=experiment,
         run_id=_parent(ctx, spec, key, tracking, digest),
         data=data,
         maximize=maximize,
-        price=price,
         folds=folds,
         task=task,
     )
@@ -167,20 +190,13 @@ def _maximize(sweep: Sweep) -> bool:
     return maximize
 
 
-def price_of_runner(ctx: Context, spec: ModelSpec, sweep: Sweep) -> float | None:
-    """USD an hour of the runner class; InputError where a budget in money needs it and platform.yaml does not say."""
-    if sweep.budget_usd is None and ctx.platform_file is None:
-        return None
-    from mlp_ci.github import platform_of
-    from mlp_ci.monitor.cost import price_of
-
-    runner = spec.train.runner if isinstance(spec.train.runner, str) else ",".join(spec.train.runner)
-    price = price_of(runner, platform_of(ctx))
-    if sweep.budget_usd is not None and not price:
+def _require_price(training: TrainJob, sweep: Sweep) -> None:
+    """A budget in money needs the price of the runner class."""
+    if sweep.budget_usd is not None and not training.usd_per_hour:
+        runner = training.spec.train.runner if isinstance(training.spec.train.runner, str) else "with these labels"
         msg = f"train.sweep.budget_usd needs the price of the runner {runner}, and platform.yaml gives none"
         fix = f"add `usd_per_hour` to the runner class {runner} in platform.yaml, or limit trials or time instead"
         raise InputError(msg, fix=fix, file="model.yaml")
-    return price
 
 
 def _require_parameters(ctx: Context, path: str, study: Study) -> None:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from mlp_ci.sweep.job import Job, TrialJob
     from mlp_ci.sweep.trials import Trial
     from mlp_ci.tracking import RunFact
+    from mlp_ci.train.command import Ended
+    from mlp_ci.train.job import Folders
 
     Keep = Callable[[Mapping[int, float]], None]
 
@@ -64,7 +66,7 @@ def run_trial(job: Job, trial: Trial) -> None:
     Raises Interrupted and OutsideError (the trial goes on at the next start), and NoMetric.
     """
     doing = Doing(job, trial)
-    job.say(f"trial {trial.number}{' again' if trial.attempts > 1 else ''}: {shown_values(trial.values)}")
+    job.say(f"trial {trial.number}{' again' if trial.attempts else ''}: {shown_values(trial.values)}")
     with doing.beat:
         try:
             end = _in_folds(doing) if job.folds else _once(doing)
@@ -96,6 +98,8 @@ class Doing:
         self.job = job
         self.trial = trial
         self._started = time.monotonic()
+        self._attempts = trial.attempts
+        self.watched: list[Watching] = []
         self.beat = lease.Heartbeat(job.tracking, trial.run.run_id, job.leases, self._tell)
 
     def _used(self) -> dict[str, str]:
@@ -104,11 +108,17 @@ class Doing:
     def _tell(self) -> None:
         self.job.tracking.log(self.trial.run.run_id, tags=self._used())
 
+    def begins(self) -> None:
+        """The command starts: from now on the trial may take its machine down."""
+        if self._attempts == self.trial.attempts:
+            self._attempts += 1
+            self.job.tracking.log(self.trial.run.run_id, tags={"mlp.trial_attempts": str(self._attempts)})
+
     def give_back(self, gone: BaseException) -> None:
         """Leave the trial to whoever goes on. An attempt counts only where the trial itself may be to blame."""
-        tags = self._used() | {lease.TAG: "", "mlp.trial_attempts": str(max(0, self.trial.attempts - 1))}
+        tags = self._used() | {lease.TAG: "", "mlp.trial_attempts": str(self.trial.attempts)}
         if isinstance(gone, CutOff):
-            tags |= {"mlp.trial_attempts": str(self.trial.attempts), "mlp.reason": gone.what}
+            tags |= {"mlp.trial_attempts": str(self._attempts), "mlp.reason": gone.what}
         with contextlib.suppress(MlpError):  # where MLflow is the trouble, the lease runs out by itself
             self.job.tracking.log(self.trial.run.run_id, tags=tags)
 
@@ -123,6 +133,8 @@ class Doing:
             job.tracking.log_file(run_id, log)
         job.tracking.log(run_id, tags=end.tags | self._used() | {lease.TAG: ""}, metrics=end.metrics)
         job.tracking.set_status(run_id, end.status, clock.now())
+        for watching in self.watched:
+            watching.tidy()
         for fold in range(len(job.folds) + 1):
             shutil.rmtree(job.within(self.trial.number, fold).folders.root, ignore_errors=True)
 
@@ -157,43 +169,59 @@ def _trained(doing: Doing, place: TrialJob, run: RunFact, data: Path) -> Trained
     found = already_here(folders)
     if found:
         return found
-    progress = folders.progress
-    params = write_merged(job.ctx.repo, str(job.spec.train.params), trial.values, folders.root / "params")
-    variables = {
-        "MLFLOW_TRACKING_URI": job.tracking.uri,
-        "MLFLOW_RUN_ID": run.run_id,
-        "MLFLOW_EXPERIMENT_ID": job.experiment,
-        "MLP_DATA_TRAIN": str(data),
-        "MLP_PARAMS": str(params),
-        "MLP_SEED": str(job.spec.train.seed),
-        "MLP_OUTPUT": str(folders.output),
-        "MLP_CHECKPOINTS": str(folders.checkpoints),
-        "MLP_PROGRESS": str(progress),
-        "MLP_ENVIRONMENT": job.key.parts["environment"],
-    }
-    progress.touch()
+    folders.progress.touch()
     watching = Watching(place, run.run_id, run)
     watching.beat = doing.beat
+    doing.watched.append(watching)
     watching.bring_checkpoints(run)
     keep: Keep = partial(job.tracking.log_curve, run.run_id, PROGRESS)
-    watch = Reported(progress, keep, _Rivals(job, trial).judge, beside=watching)
+    watch = Reported(folders.progress, keep, _Rivals(job, trial).judge, beside=watching)
+    doing.begins()
     with contextlib.ExitStack() as stack:
         if data != job.data:  # a fold: the rows that judge it must not lie where the command could read them
             stack.enter_context(held_out.out_of_reach(job.ctx.repo, job.ctx.work, [job.spec.data.train]))
-        ended, mask = attempt(job.ctx, job.spec, folders, variables, job.log, watch)
+        ended, mask = attempt(job.ctx, job.spec, folders, _variables(doing, folders, run.run_id, data), job.log, watch)
     if watch.curve.bad:
         job.say(f'a line in $MLP_PROGRESS is not {{"step": 1, "value": 0.5}}: {mask(watch.curve.bad)}')
-    if ended.why == "exit" and ended.code == 0:
-        return finished(job.spec, folders, ended)
-    if ended.why == "watchdog" and watch.verdict:
-        raise FellBehind(watch.verdict)
-    if ended.why == "interrupted":
+    trouble = _trouble(job, ended, folders.log, watch, watching)
+    if isinstance(trouble, MlpError):
+        trouble.why = mask(trouble.why)
+    if isinstance(trouble, Interrupted | CutOff):
         with contextlib.suppress(MlpError):
             watching.save_last()
-        raise Interrupted
-    error = failure(job.spec, ended, folders.log)
-    error.why = mask(error.why)
-    raise CutOff(error.what, why=error.why, fix=error.fix) if isinstance(error, OutsideError) else error
+    if trouble:
+        raise trouble
+    return finished(job.spec, folders, ended)
+
+
+def _variables(doing: Doing, folders: Folders, run_id: str, data: Path) -> dict[str, str]:
+    """The variables of the training contract."""
+    job = doing.job
+    values = doing.trial.values
+    return {
+        "MLFLOW_TRACKING_URI": job.tracking.uri,
+        "MLFLOW_RUN_ID": run_id,
+        "MLFLOW_EXPERIMENT_ID": job.experiment,
+        "MLP_DATA_TRAIN": str(data),
+        "MLP_PARAMS": str(write_merged(job.ctx.repo, str(job.spec.train.params), values, folders.root / "params")),
+        "MLP_SEED": str(job.spec.train.seed),
+        "MLP_OUTPUT": str(folders.output),
+        "MLP_CHECKPOINTS": str(folders.checkpoints),
+        "MLP_PROGRESS": str(folders.progress),
+        "MLP_ENVIRONMENT": job.key.parts["environment"],
+    }
+
+
+def _trouble(job: Job, ended: Ended, log: Path, watch: Reported, watching: Watching) -> BaseException | None:
+    """What to raise about a command that did not end well; None where it did."""
+    if ended.why == "exit" and ended.code == 0:
+        return None
+    if ended.why == "interrupted":
+        return Interrupted()
+    if ended.why == "watchdog" and watch.verdict:
+        return FellBehind(watch.verdict)
+    error = failure(job.spec, ended, log, watching.evidence())
+    return CutOff(error.what, why=error.why, fix=error.fix) if isinstance(error, OutsideError) else error
 
 
 class _Rivals:
