@@ -118,6 +118,8 @@ def _version(job: Job, content: bytes) -> tuple[VersionFact, bool]:
         "mlp.evidence": evidence.digest_of(content),
         "mlp.evaluation": job.run.tags["mlp.evaluation"],
         "mlp.team": spec.team,
+        # Which trial of a search gave its parameters, and which they are.
+        **{k: v for k, v in job.run.tags.items() if k.startswith("mlp.sweep")},
     }
     made = tracking.create_version(spec.name, job.run.run_id, tags, _description(job, tags["mlp.commit"], content))
     # Another job may have registered the same bytes at this moment. Both see both now, and both keep the lower number.
