@@ -82,6 +82,8 @@ def plan(ctx: Context, *, default_runner: str = "") -> Report:
     from mlp_ci.tracking import connect
 
     spec = load_model(ctx.repo)
+    if ctx.backend:  # what is said for this one time wins over the file
+        spec = spec.model_copy(update={"train": spec.train.model_copy(update={"backend": ctx.backend})})
     platform = platform_of(ctx)
     key = train_key(ctx, spec)
     tracking = connect(ctx, platform)
