@@ -81,6 +81,54 @@ def test_evidence_is_kept_with_the_run_and_made_once(repo: ModelRepo, run: Run, 
     assert tracking.read_bytes(run_id, "evidence.json") == content
 
 
+@pytest.mark.slow
+def test_evidence_can_be_made_again_byte_for_byte(
+    repo: ModelRepo, run: Run, tracking: Tracking, tmp_path: Path
+) -> None:
+    """In another folder and process, from the same inputs: only what was measured then is read instead of measured."""
+    gates(
+        repo,
+        {"metric": "roc_auc", "min": 0.7},
+        {"metric": "accuracy", "gap": "kind", "max": 0.2},
+        {"metric": "latency_p99_ms", "max": 2000},
+        slices=["kind"],
+        reuse_warning=2,
+    )
+    run_id = trained(run, repo)
+    first = run("evaluate", repo, "--format", "json")
+    assert first.returncode == 0, first.stdout + first.stderr
+    content = tracking.read_bytes(run_id, "evidence.json")
+    folder = tracking.run(run_id).tags["mlp.evaluation"]
+    tracking.remove_artifact(run_id, folder)
+    assert not tracking.has_artifact(run_id, f"{folder}/evidence.json")
+    copy = tmp_path / "other"
+    subprocess.run(["git", "clone", "-q", str(repo.path), str(copy)], check=True)
+    for name in ("model.yaml", "data/test.csv"):
+        (copy / name).write_bytes((repo.path / name).read_bytes())
+    again = run("evaluate", ModelRepo(path=copy, name=repo.name), "--format", "json", PYTHONHASHSEED="7")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert not json.loads(again.stdout)["data"]["reused"]
+    assert tracking.read_bytes(run_id, f"{folder}/evidence.json") == content
+    value = json.loads(content)
+    assert value["format"] == "mlp-ci/evidence/v2"
+    assert {s["slice"] for s in value["slices"]["declared"]} == {"a", "b"}
+    assert value["slices"]["search"]["tried"] > 0
+    assert value["fairness"][0]["column"] == "kind"
+    assert value["reuse"] == {"models": 1, "warning_at": 2, "worn": False}
+    assert set(value["code"]) == {"mlp_ci", "metrics", "numpy", "scipy", "python"}
+    assert value["measurements"][value["model_digest"]].startswith("sha256:")
+    assert value["intervals"]["design"]["rows"] == 400
+    assert str(repo.path) not in content.decode()
+    # Another model on the same rows is the second, each time that it is looked at.
+    repo.write("params.yaml", "c: 0.001\n")
+    second = trained(run, repo)
+    told = json.loads(run("evaluate", repo, "--format", "json").stdout)
+    assert told["data"]["evidence"]["reuse"] == {"models": 2, "warning_at": 2, "worn": True}
+    assert any("2 models were judged on these held-out rows" in f["message"] for f in told["findings"])
+    assert json.loads(run("evaluate", repo, "--format", "json").stdout)["data"]["reused"]
+    assert tracking.run(second).tags["mlp.gate"] == "pass"
+
+
 def test_what_monitoring_needs_is_kept_beside_the_evidence(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
     run_id = trained(run, repo)
     first = run("evaluate", repo)

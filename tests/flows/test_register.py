@@ -11,7 +11,7 @@ import pytest
 
 from mlp_ci.context import load_context
 from mlp_ci.tracking import Tracking, connect
-from tests.training import FAST_TRAIN, ModelRepo, make_repo
+from tests.training import FAST_TRAIN, ModelRepo, make_repo, track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,6 +88,67 @@ def test_the_next_model_is_compared_with_the_one_in_the_stage(repo: ModelRepo, r
     repo.commit("Remember it")
     evaluated(run, repo)
     assert outputs(run("register", repo, "--format", "json"))["version"] == "2"
+
+
+def test_what_the_rows_do_not_decide(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
+    """400 rows say 0.88 with an interval of about 0.84 to 0.91; what that means for 0.87 is on_inconclusive."""
+    repo.spec(evaluate={"gates": [{"metric": "accuracy", "min": 0.87}], "on_inconclusive": "block"})
+    repo.commit("Ask for what 400 rows cannot show")
+    run_id = outputs(run("train", repo, "--format", "json"))["run-id"]
+    blocked = run("evaluate", repo)
+    assert blocked.returncode == 3, blocked.stdout + blocked.stderr
+    assert "400 rows do not decide it, about" in " ".join(blocked.stdout.split())
+    assert tracking.run(run_id).tags["mlp.gate"] == "inconclusive"
+    refused = run("register", repo)
+    assert refused.returncode == 3
+    assert "on_inconclusive is block, so no version is registered" in refused.stderr
+    repo.spec(evaluate={"on_inconclusive": "ask"})
+    repo.commit("Ask a person")
+    asked = outputs(run("evaluate", repo, "--format", "json"))
+    assert asked["gate"] == "inconclusive"
+    assert outputs(run("register", repo, "--format", "json"))["version"] == "1"
+    first = tracking.version(repo.name, 1)
+    assert first.gate == "inconclusive"
+    evidence = tracking.read_json(run_id, first.evidence_file)
+    assert (evidence["outcome"], evidence["on_inconclusive"]) == ("inconclusive", "ask")
+    # With a gate that the rows decide, the same bytes are a new version; the first keeps its verdict and its evidence.
+    repo.spec(evaluate={"gates": [{"metric": "accuracy", "min": 0.7}]})
+    repo.commit("Leave more room")
+    outputs(run("evaluate", repo, "--format", "json"))
+    assert outputs(run("register", repo, "--format", "json"))["version"] == "2"
+    second = tracking.version(repo.name, 2)
+    assert (second.gate, second.digest) == ("pass", first.digest)
+    assert tracking.read_json(run_id, second.evidence_file)["outcome"] == "pass"
+    assert tracking.read_json(run_id, first.evidence_file) == evidence
+    assert tracking.version(repo.name, 1).gate == "inconclusive"
+
+
+@pytest.mark.slow
+def test_a_champion_that_cannot_be_tried(repo: ModelRepo, run: Run, tracking: Tracking, tmp_path: Path) -> None:
+    first = evaluated(run, repo)
+    outputs(run("register", repo, "--format", "json"))
+    tracking.set_alias(repo.name, "production", 1)
+    lines = (repo.path / "data/test.csv").read_text().splitlines()
+    fields = [line.split(",") for line in lines]
+    repo.write("data/test.csv", "\n".join(",".join([f[0], f[1], *f[3:]]) for f in fields) + "\n")  # without noise
+    track(repo, "data/test.csv")
+    repo.spec(
+        data={"columns": {"x": {"type": "float"}}},
+        evaluate={"gates": [{"metric": "roc_auc", "min": 0.5, "versus": "production", "max_drop": 0.05}]},
+    )
+    repo.write("train.py", FAST_TRAIN.replace('[["x", "noise"]]', '[["x"]]'))
+    repo.commit("Do without noise")
+    outputs(run("train", repo, "--format", "json"))
+    done = run("evaluate", repo)
+    said = " ".join(done.stdout.split())
+    assert done.returncode == 0, done.stdout + done.stderr  # inconclusive, and a person is asked
+    assert "version 1 in production cannot be tried: the model reads noise" in said
+    tracking.delete_run(first)
+    tracking.remove_artifact(first, "model")
+    gone = run("evaluate", repo, XDG_CACHE_HOME=str(tmp_path / "empty"))
+    assert gone.returncode == 0, gone.stdout + gone.stderr
+    assert "version 1 in production cannot be tried" in " ".join(gone.stdout.split())
+    assert "Traceback" not in gone.stderr
 
 
 @pytest.mark.slow
