@@ -108,11 +108,12 @@ def rows_needed(
             continue
         distance = abs(good)
         reach = value - bounds[0] if limit <= value else bounds[1] - value
-        ratio = reach / distance * factor if distance else math.inf
-        needed.append((good < 0, rows * ratio**2))
+        # In this order, because a distance may be too small to divide by.
+        hopeless = reach * factor > distance * math.sqrt(MOST_TIMES)
+        needed.append((good < 0, math.inf if hopeless else rows * (reach / distance * factor) ** 2))
     missed = [n for bad, n in needed if bad]
     most = max(missed or [n for _, n in needed])
-    if not most <= rows * MOST_TIMES:
+    if not math.isfinite(most):
         return None
     return max(rows + 1, math.ceil(most))
 
