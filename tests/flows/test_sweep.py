@@ -351,3 +351,15 @@ def test_folds_are_trained_apart_and_judged_on_the_rest(tmp_path: Path, call: Cl
     assert yaml.safe_load((repo.path / "params.yaml").read_text()) == {"c": 1.0}, "the team's file stays"
     assert not [p for p in (repo.path / ".mlp").iterdir() if p.name.startswith("sweep-")], "nothing is left behind"
     assert {FAILED, RUNNING} & set(states(found)) == set()
+
+    # The loop after it takes the best trial's parameters for those of any other training.
+    for command in (("train",), ("evaluate",), ("register", "--no-promote")):
+        done = call(command[0], repo, *command[1:])
+        assert done.returncode == 0, done.stdout + done.stderr
+    (version,) = tracking.versions(repo.name)
+    tags = tracking.client.get_model_version(repo.name, str(version.number)).tags
+    assert json.loads(tags["mlp.sweep_params"]) == {"c": 0.0}
+    assert tags["mlp.sweep_trial"] == str(found["data"]["best"])
+    assert tracking.run(version.run_id).params["c"] == "0.0"
+    assert len(traces(repo)) == 5
+    assert traces(repo)[-1]["whole"], "the best is trained on all of the training data"
