@@ -62,7 +62,12 @@ def init(
     name: Annotated[str | None, typer.Option(help="Name of the model; the folder's name, if not given.")] = None,
     team: Annotated[str, typer.Option(help="Team that owns the model.")] = "my-team",
     owner: Annotated[str, typer.Option(help="GitHub organisation.")] = "my-org",
-    example: Annotated[str, typer.Option(help="What it starts with: flights (real data), blank, xgboost, lightgbm, pytorch, onnx or anything.")] = "flights",
+    example: Annotated[
+        str,
+        typer.Option(
+            help="What it starts with: flights (real data), blank, xgboost, lightgbm, pytorch, onnx, anything."
+        ),
+    ] = "flights",
     platform_ref: Annotated[
         str, typer.Option(help="The organisation's mlp-ci, as owner/repository@ref; OWNER/mlp-ci@v1, if not given.")
     ] = "",

@@ -267,7 +267,8 @@ def test_a_laxer_tier_is_told_and_the_rest_of_model_yaml_is_free(audited: Audite
     audited.change("model.yaml", model.replace(b"min: 0.7", b"min: 0.8"), approve="bob")
     assert audited.wrong() == {}
     number = audited.change("model.yaml", model.replace(b"tier: standard", b"tier: low"), approve="bob")
-    assert f"model.yaml (its name, tier, promote or on_inconclusive): #{number} changed it" in audited.wrong()["guarded-files"]
+    told = f"model.yaml (its name, tier, promote or on_inconclusive): #{number} changed it"
+    assert told in audited.wrong()["guarded-files"]
 
 
 # ---------------------------------------------------------------- the registry, what serves, the issue

@@ -68,7 +68,7 @@ def pull_job(world: World, folder: Path) -> tuple[int, dict[str, str]]:
     }
 
 
-def test_a_run_is_told_of_from_what_is_stored(
+def test_a_run_is_told_of_from_what_is_stored(  # noqa: PLR0915 - one long set-up, looked at from all sides
     repo: ModelRepo, run: Run, tracking: Tracking, world: World, tmp_path: Path
 ) -> None:
     gates = [{"metric": "roc_auc", "min": 0.7}, {"metric": "accuracy", "slice": "kind", "min": 0.6}]
