@@ -60,9 +60,9 @@ class OrderStatistics:
 
     def bound(self, share: float) -> float:
         """The quantile lies below it with confidence ``share``; infinite where too few values say so."""
-        from scipy.stats import binom
+        from scipy.special import bdtr  # the binomial distribution; scipy.stats takes a second to import
 
-        below = binom.cdf(np.arange(len(self.values)), len(self.values), self.share)  # P(quantile < X(k + 1))
+        below = bdtr(np.arange(len(self.values)), len(self.values), self.share)  # P(quantile < X(k + 1))
         if share < 0.5:
             count = int((below <= share).sum())
             return self.values[count - 1] if count else -math.inf
@@ -71,15 +71,16 @@ class OrderStatistics:
 
     def p_at_least(self, limit: float) -> float:
         """The p-value of "the quantile is less than the limit"."""
-        from scipy.stats import binom
+        from scipy.special import bdtr
 
-        return float(binom.cdf(sum(v < limit for v in self.values), len(self.values), self.share))
+        return float(bdtr(sum(v < limit for v in self.values), len(self.values), self.share))
 
     def p_at_most(self, limit: float) -> float:
         """The p-value of "the quantile is more than the limit"."""
-        from scipy.stats import binom
+        from scipy.special import bdtrc
 
-        return float(binom.sf(sum(v <= limit for v in self.values) - 1, len(self.values), self.share))
+        under = sum(v <= limit for v in self.values)
+        return float(bdtrc(under - 1, len(self.values), self.share)) if under else 1.0
 
 
 def quantile(values: Array, share: float, confidence: float = 0.95) -> Estimate:

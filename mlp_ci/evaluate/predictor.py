@@ -21,9 +21,9 @@ from typing import Any
 
 # 368 calls and more bound the 99th percentile from both sides with 95 % confidence.
 LATENCY_CALLS = 1000
-LATENCY_SECONDS = 2.0
+LATENCY_SECONDS = 1.0
 BATCH_ROWS = 1024
-BATCH_CALLS, BATCH_FEWEST, BATCH_SECONDS = 50, 3, 0.5
+BATCH_CALLS, BATCH_FEWEST, BATCH_SECONDS = 50, 3, 0.2
 IMPORTANCE_ROWS = 2000
 IMPORTANCE_FEWEST = 50
 # All permuted rows together, so that many features do not take long; and cells in memory at once (about 32 MB).
