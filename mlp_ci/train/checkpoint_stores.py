@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mlp_ci.dvc_folders import Corner
+    from mlp_ci.dvc.folders import Corner
     from mlp_ci.tracking import Tracking
     from mlp_ci.train.snapshot import Kept, Snapshot
 

@@ -38,7 +38,7 @@ def store_of(job: Job, run_id: str, name: str) -> Store:
     scratch = job.folders.root / "saving"
     if job.spec.train.checkpoints.store == "mlflow":
         return InMlflow(job.tracking, run_id, name, scratch)
-    from mlp_ci.dvc_folders import Corner
+    from mlp_ci.dvc.folders import Corner
 
     return InDvc(Corner(job.ctx.repo, f"checkpoints/{job.key.digest[:32]}", scratch, "set"))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlp_ci import dvc
+from mlp_ci.dvc import places
 from mlp_ci.errors import InputError, OutsideError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def test_pull_fetches_only_what_is_named(repo: Path) -> None:
 
 def test_pull_fetches_a_folder_and_knows_it_next_time(repo: Path) -> None:
     assert dvc.pull(repo, ["data/many/a b.csv"])["data/many/a b.csv"].read_text() == "a\na b.csv\n"
-    assert dvc._is_here(repo, dvc.tracked(repo, "data/many"))
+    assert places.is_here(repo, dvc.tracked(repo, "data/many"))
 
 
 def test_pull_of_what_is_here_needs_neither_dvc_nor_its_remote(repo: Path, tmp_path: Path) -> None:
@@ -112,12 +113,12 @@ def test_push_is_finished_after_being_killed_between_add_and_push(repo: Path, tm
 def test_large_files_are_hashed_once(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dvc.pull(repo, ["data/x.csv"])
     (repo / ".dvc" / "tmp").mkdir(exist_ok=True)
-    monkeypatch.setattr(dvc, "NOTE_FROM_BYTES", 1)
+    monkeypatch.setattr(places, "NOTE_FROM_BYTES", 1)
     file = repo / "data" / "x.csv"
-    first = dvc._md5_of_file(repo, file)
-    assert dvc._md5_of_file(repo, file) == first
+    first = places.md5_of_file(repo, file)
+    assert places.md5_of_file(repo, file) == first
     file.write_text("something else")
-    assert dvc._md5_of_file(repo, file) != first
+    assert places.md5_of_file(repo, file) != first
 
 
 def test_not_tracked_says_how_to_track(repo: Path) -> None:
@@ -201,4 +202,4 @@ def test_broken_pointer(repo: Path, text: str, message: str) -> None:
 def test_output_of_a_pipeline(repo: Path) -> None:
     (repo / "dvc.yaml").write_text("stages:\n  make:\n    cmd: echo a > made.csv\n    outs: [made.csv]\n")
     run(repo, "dvc", "repro", "-q")
-    assert dvc.tracked_digest(repo, "made.csv") == "md5:" + dvc._hash(repo / "made.csv")
+    assert dvc.tracked_digest(repo, "made.csv") == "md5:" + places.hash_of(repo / "made.csv")

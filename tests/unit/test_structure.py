@@ -26,7 +26,6 @@ LAYERS = {
     "github": 5,
     "dvc": 5,
     "tracking": 5,
-    "dvc_folders": 6,
     "data": 6,
     "train": 7,
     "evaluate": 8,
@@ -118,7 +117,7 @@ ONLY_USERS = {
         "evaluate/predictor.py",
     },
     "github": set(),  # PyGithub: the tests hold the forge against it
-    "dvc": set(),  # dvc.py runs the program, whose import takes a second
+    "dvc": set(),  # dvc runs the program, whose import takes a second
     "duckdb": {"data", "monitor/look.py", "monitor/packing.py"},
     # Where the data is not a file: one opener each, and what writes SQL for them.
     "pyspark": {"data/engines/spark.py"},
