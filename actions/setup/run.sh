@@ -8,9 +8,9 @@ mlp_ci="$(bash "$(dirname "${BASH_SOURCE[0]}")/install.sh")"
 [ -z "${MLP_CI_TRACKING_URI:-}" ] || export MLFLOW_TRACKING_URI="$MLP_CI_TRACKING_URI"
 
 # A cancelled job: GitHub signals this shell alone, and kills everything ten seconds later. A shell that waits for a
-# program passes nothing on, so mlp-ci runs beside it, and is told.
-"$mlp_ci" "$@" <&0 &
+# program passes nothing on, so mlp-ci runs beside it, and is told. A signal that comes before it runs ends the shell.
 trap 'kill -TERM "$!" 2>/dev/null || true' INT TERM
+"$mlp_ci" "$@" <&0 &
 status=0
 wait "$!" || status=$?
 while kill -0 "$!" 2>/dev/null; do # a signal ends `wait`, not what it waits for

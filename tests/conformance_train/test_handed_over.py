@@ -97,11 +97,15 @@ def test_what_is_missing_is_said_before_anything_starts(
     assert refused.value.fix
 
 
-def test_clusters_that_nobody_answers_for(repo: ModelRepo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    place = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", place)
+def test_a_ray_cluster_that_nobody_answers_for(repo: ModelRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed: `make ray` installs it")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{free_port()}")
     with pytest.raises(OutsideError, match="cannot be reached"):
         hand_over(repo, "ray")
+
+
+def test_a_cluster_that_nobody_answers_for(repo: ModelRepo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = f"http://127.0.0.1:{free_port()}"
     with_train(repo, environment={"image": IMAGE})
     context = {"name": "x", "context": {"cluster": "x", "user": "x"}}
     config: dict[str, Any] = {"apiVersion": "v1", "kind": "Config", "current-context": "x", "contexts": [context]}

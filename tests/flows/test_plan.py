@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PLATFORM = """
 apiVersion: mlp-ci/v1
 runners:
-  gpu-small: {labels: [self-hosted, gpu-small], usd_per_hour: 1.20, gpus: 1}
+  gpu-small: {labels: [self-hosted, gpu-small], usd_per_hour: 120.0, gpus: 1}
   deploy: {labels: [deploy]}
 """
 

@@ -97,7 +97,7 @@ def test_few_rows_are_no_evidence_of_a_move(tmp_path: Path) -> None:
 def test_sensitive_columns_show_nothing_but_nulls(tmp_path: Path) -> None:
     people = "SELECT i AS id, 'mia' || i || '@example.org' AS contact, {} AS salary FROM range(500) t(i)"
     a = write(tmp_path, "a.parquet", people.format("40000 + i"))
-    b = write(tmp_path, "b.parquet", people.format("CASE WHEN i > 9 THEN 77000 + i END"))
+    b = write(tmp_path, "b.parquet", people.format("CASE WHEN i > 9 THEN 77123000 + i END"))
     (tmp_path / "model.yaml").write_text("data:\n  columns:\n    salary: {type: int, sensitive: true}\n")
     report, found = compared(tmp_path, a, b)
     assert column(found, "salary") == {
@@ -109,7 +109,7 @@ def test_sensitive_columns_show_nothing_but_nulls(tmp_path: Path) -> None:
     }
     everything = json.dumps(report.as_dict(), default=str) + markdown(report)
     assert "example.org" not in everything
-    assert "77" not in everything.replace("0.77", "")
+    assert "77123" not in everything
 
 
 def test_retyped_columns_are_said_and_compared_by_value(tmp_path: Path) -> None:
