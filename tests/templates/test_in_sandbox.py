@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDER = f"""#!/bin/bash
 [ "$1" != --version ] || {{ echo "mlp-ci {__version__}"; exit 0; }}
 case "$GITHUB_TOKEN" in app-token) token=app ;; ghs_*) token=run ;; *) token=none ;; esac
+[ "$1" != sweep ] || sleep "0.$MLP_CI_JOB" # two jobs at once may write into one line
 echo "ran $1 token=$token stage=$MLP_CI_STAGE to=$MLP_CI_TO reason=$MLP_CI_REASON pr=$MLP_CI_PR files=$(ls | wc -l)"
 [ "$1$MLP_CI_OPEN" != approvalstrue ] || echo "ran --open"
 [ "$1" != audit ] || echo "ran --since=$MLP_CI_SINCE --repair=$MLP_CI_REPAIR"
