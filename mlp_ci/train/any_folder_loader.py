@@ -5,6 +5,7 @@ It needs pandas and nothing of mlp-ci.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ class Program:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        program = folder / "predict"
+        if not os.access(program, os.X_OK):  # stores of artefacts keep bytes, not modes
+            program.chmod(program.stat().st_mode | 0o111)
 
     def predict(self, rows: Any, params: Any = None) -> Any:
         """Predictions of a DataFrame, (rows,): floats where all are numbers, else text."""

@@ -233,7 +233,7 @@ def test_nothing_trained_and_something_else_trained(repo: ModelRepo, run: Run) -
     [
         ({"metric": "roc_acu", "min": 0.5}, "did you mean `roc_auc`?"),
         ({"metric": "rmse", "max": 0.5}, "metrics of a binary model"),
-        ({"metric": "accuracy", "slice": "colour", "min": 0.5}, "slices by 'colour'"),
+        ({"metric": "accuracy", "slice": "colour", "min": 0.5}, "has no column 'colour', and a gate slices by it"),
         ({"metric": "latency_p99_ms", "slice": "kind", "max": 5}, "has no slices"),
         ({"metric": "accuracy", "versus": "production", "max_drop": 0.1}, "no gate could be judged"),
         ({"metric": "accuracy", "slice": "id", "min": 0.5}, "no gate could be judged"),

@@ -47,6 +47,7 @@ def test_a_program_becomes_a_model_that_predicts(tmp_path: Path, spec: ModelSpec
     assert made_loadable(model, spec)
     assert not made_loadable(model, spec), "what is a model already stays as it is"
     assert check_output(tmp_path).flavors == ("python_function",)
+    (model / "predict").chmod(0o644)  # as it comes back from a store of artefacts
     loaded = load(model)
     assert [(r.name, r.type) for r in loaded.signature.rules] == [("name", "string"), ("size", "double")]
     assert loaded.predict(ROWS) == [0.25, 0.5, 1.0]
