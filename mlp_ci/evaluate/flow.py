@@ -144,7 +144,7 @@ def _evaluate(job: Job, inputs: Inputs) -> Made:
             metric_called(gate.metric, held_out.task, versus=bool(gate.versus))
     ours = model_folder(job)
     folders, champions = champion_folders(job, inputs.champions)
-    bench = Bench(file, held_out, where_of(job))
+    bench = Bench(file, held_out, where_of(job.ctx, spec, job.key))
     doing("predicting the held-out rows")
     spoilt = measured.kinds_of(spec.evaluate.gates)
     this, *others = predict([ours, *folders.values()], held_out, spec, bench.where, robustness=spoilt)

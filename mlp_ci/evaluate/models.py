@@ -20,6 +20,8 @@ from mlp_ci.train.key import work_folder
 if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.evaluate.job import Job
+    from mlp_ci.spec import ModelSpec
+    from mlp_ci.train.key import TrainKey
 
 
 def model_folder(job: Job) -> Path:
@@ -90,13 +92,12 @@ def broken(champion: Champion, error: MlpError) -> Champion:
     return replace(champion, why=why, broken=True)
 
 
-def where_of(job: Job) -> Where:
+def where_of(ctx: Context, spec: ModelSpec, key: TrainKey) -> Where:
     """The training environment, without the job's secrets: loading a model runs code of the team."""
     environ = environment.for_loading(os.environ)
-    kind = job.spec.train.environment
+    kind = spec.train.environment
     if kind.kind == "inherit":
         return Where(python=Path(sys.executable), environ=environ)
     environ = {k: v for k, v in environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-    lock = job.key.parts["environment"]
-    programs = environment.executables(kind, lock, job.ctx.repo, job.ctx.cache_folder, lambda text: None)
+    programs = environment.executables(kind, key.parts["environment"], ctx.repo, ctx.cache_folder, lambda text: None)
     return Where(python=single_row_python(programs), environ=environ)

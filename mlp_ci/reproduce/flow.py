@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import uuid
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from mlp_ci import dvc
@@ -22,8 +20,9 @@ from mlp_ci.train.flow import connect_to
 from mlp_ci.train.key import Marked, TrainKey, train_key
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlp_ci.context import Context
-    from mlp_ci.evaluate.predict import Where
     from mlp_ci.spec import ModelSpec
     from mlp_ci.tracking import RunFact, Tracking, VersionFact
 
@@ -114,12 +113,13 @@ def _predictions(
     there: Context, spec: ModelSpec, key: TrainKey, folders: tuple[Path, Path], tolerance: float
 ) -> Difference:
     """Both models on the held-out rows as they were at the commit."""
+    from mlp_ci.evaluate.models import where_of
     from mlp_ci.evaluate.predict import predict_only
     from mlp_ci.evaluate.rows import read_held_out
 
     file = dvc.pull(there.repo, [spec.data.test], apart=[spec.data.test])[spec.data.test]
     held_out = read_held_out(file, spec)
-    where = _where(there, spec, key)
+    where = where_of(there, spec, key)
     said = []
     for folder, whose in zip(folders, ("the version's model", "the model that was trained again"), strict=True):
         one = predict_only(folder, held_out, spec, where)
@@ -127,19 +127,6 @@ def _predictions(
             return Difference(rows=len(held_out), incomparable=f"{whose} cannot be tried: {one.what}")
         said.append(one.predictions)
     return difference(said[0], said[1], tolerance)
-
-
-def _where(there: Context, spec: ModelSpec, key: TrainKey) -> Where:
-    from mlp_ci.evaluate.predict import Where, single_row_python
-    from mlp_ci.train import environment
-
-    environ = environment.for_loading(os.environ)
-    kind = spec.train.environment
-    if kind.kind == "inherit":
-        return Where(python=Path(sys.executable), environ=environ)
-    apart = {k: v for k, v in environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-    programs = environment.executables(kind, key.parts["environment"], there.repo, there.cache_folder, lambda _: None)
-    return Where(python=single_row_python(programs), environ=apart)
 
 
 # ---------------------------------------------------------------- why

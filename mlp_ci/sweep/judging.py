@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, MlpError
 from mlp_ci.evaluate.metrics import metric_called, value_of
-from mlp_ci.evaluate.predict import Where, predict_only, single_row_python
+from mlp_ci.evaluate.models import where_of
+from mlp_ci.evaluate.predict import predict_only
 from mlp_ci.evaluate.rows import read_held_out
-from mlp_ci.train import environment
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mlp_ci.spec import ModelSpec
     from mlp_ci.sweep.job import Job
 
@@ -23,7 +22,7 @@ def judge(job: Job, model: Path, file: Path, called: str) -> float:
     """The metric of the search on the rows of ``file``; InputError where the model or the rows do not allow it."""
     spec = _as_test(job.spec, job.task, called)
     held_out = read_held_out(file, spec)
-    said = predict_only(model, held_out, spec, Where(python=_python(job), environ=_environ(job)))
+    said = predict_only(model, held_out, spec, where_of(job.ctx, job.spec, job.key))
     if isinstance(said, MlpError):
         raise said
     value = value_of(metric_called(job.sweep.metric, job.task), said.predictions)
@@ -38,19 +37,3 @@ def _as_test(spec: ModelSpec, task: str, called: str) -> ModelSpec:
     data = spec.data.model_copy(update={"test": called})
     evaluate = spec.evaluate.model_copy(update={"task": task, "gates": (), "slices": ()})
     return spec.model_copy(update={"data": data, "evaluate": evaluate})
-
-
-def _python(job: Job) -> Path:
-    kind = job.spec.train.environment
-    if kind.kind == "inherit":
-        return Path(sys.executable)
-    lock, ctx = job.key.parts["environment"], job.ctx
-    return single_row_python(environment.executables(kind, lock, ctx.repo, ctx.cache_folder, job.say))
-
-
-def _environ(job: Job) -> dict[str, str]:
-    """Loading a model runs code of the team: no secrets, no way to MLflow."""
-    environ = environment.for_loading(os.environ)
-    if job.spec.train.environment.kind == "inherit":
-        return environ
-    return {k: v for k, v in environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}

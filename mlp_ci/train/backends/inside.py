@@ -19,7 +19,7 @@ def carry(source: socket.socket, target: socket.socket) -> None:
                 break
             target.sendall(chunk)
         target.shutdown(socket.SHUT_WR)
-    except OSError:
+    except OSError:  # the other side went away; closing both ends, which the caller does, says so to this one
         pass
 
 
