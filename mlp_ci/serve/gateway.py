@@ -26,9 +26,9 @@ from typing import Any
 
 from mlp_ci import clock
 from mlp_ci.errors import InputError
+from mlp_ci.serve.listening import bind, serve
 from mlp_ci.serve.log import Exchange, LogPlan, PredictionLog
 from mlp_ci.serve.payload import BODY_LIMIT
-from mlp_ci.serve.server import bind, serve
 from mlp_ci.serve.state import read_json
 from mlp_ci.serve.upstream import Answer, Upstream, UpstreamDown, UpstreamSlow
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import socket
 import sys
 import traceback
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError, MlpError
+from mlp_ci.serve.listening import bind, serve
 from mlp_ci.serve.payload import BODY_LIMIT, BadRequest, parse
 from mlp_ci.serve.processes import EXIT_PORT_TAKEN, EXIT_REFUSED
 
@@ -186,32 +186,6 @@ def application(loaded: Loaded, facts: dict[str, Any]) -> Starlette:
             Route("/version", version),
         ]
     )
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket; raises OSError when the port is taken."""
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
-    return listener
-
-
-def serve(app: Any, listener: socket.socket, *, lifespan: bool) -> None:
-    """Answer on ``listener`` until SIGTERM, then finish what is under way."""
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        lifespan="on" if lifespan else "off",
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=10,
-        backlog=2048,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 def verify(folder: Path, digest: str) -> None:

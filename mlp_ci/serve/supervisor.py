@@ -138,7 +138,7 @@ class Supervisor:
     def _listen(self, port: int) -> bool:
         if self.listener is not None and self.listener.getsockname()[1] == port:
             return True
-        from mlp_ci.serve.server import bind
+        from mlp_ci.serve.listening import bind
 
         try:
             self.listener = bind("127.0.0.1", port)

@@ -3,40 +3,18 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from mlp_ci.spec.approval import Promote
 from mlp_ci.spec.data import Data
 from mlp_ci.spec.evaluate import Evaluate
 from mlp_ci.spec.quantities import ApiVersion, Duration, Name, Rate, RepoPath, Strict, Tier
+from mlp_ci.spec.serve import Serve
 from mlp_ci.spec.train import Train
 
 Number = int | float
-
-
-class Rollout(Strict):
-    """How traffic moves to a new version."""
-
-    strategy: Literal["canary", "all-at-once"] = Field("all-at-once", description="How traffic moves.")
-    steps: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(
-        (100,), min_length=1, description="Per cent of traffic on the new version, step by step."
-    )
-
-    @model_validator(mode="after")
-    def _steps_rise(self) -> Self:
-        if list(self.steps) != sorted(set(self.steps)) or self.steps[-1] != 100:
-            msg = "steps must rise and end with 100"
-            raise ValueError(msg)
-        return self
-
-
-class Serve(Strict):
-    """Where and how a version answers requests."""
-
-    target: Literal["local", "docker", "kubernetes"] = Field("local", description="Where it runs.")
-    rollout: Rollout = Field(Rollout(), description="How traffic moves to a new version.")  # type: ignore[call-arg]
 
 
 class Drift(Strict):

@@ -7,9 +7,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mlp_ci.spec.approval import Approvals, Emergency, Freeze, Login, Team
-from mlp_ci.spec.quantities import ApiVersion, Duration, Name, Strict, Tier
-
-USD = Annotated[float, Field(ge=0)]
+from mlp_ci.spec.quantities import USD, ApiVersion, Duration, Name, Strict, Tier
+from mlp_ci.spec.serve import Serving
 
 
 class Stage(Strict):
@@ -77,12 +76,6 @@ class Floor(Strict):
     """What holds for one model, whatever its model.yaml says."""
 
     tier: Tier = Field(description="The least tier that the model may have.")
-
-
-class Serving(Strict):
-    """What serving costs."""
-
-    usd_per_hour: USD = Field(0.0, description="Price of one running version for an hour.")
 
 
 class Tracking(Strict):

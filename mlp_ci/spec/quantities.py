@@ -74,6 +74,7 @@ def check_relative(value: Any) -> Any:
     return value
 
 
+USD = Annotated[float, Field(ge=0)]
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),

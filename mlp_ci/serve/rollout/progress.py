@@ -1,0 +1,119 @@
+"""How far a rollout is: what the target keeps of it, so that a controller that is killed anywhere goes on.
+
+Small enough for an annotation of Kubernetes. Times are ISO 8601 in UTC, by the project's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from mlp_ci.serve.measured import Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+POINTS = 60  # looks that are remembered per step, for the picture of intervals that narrow
+
+
+class Phase(StrEnum):
+    """Where a rollout stands."""
+
+    RUNNING = "running"
+    PAUSED = "paused"  # by a person, or because a step could not be decided
+    ABORTED = "aborted"
+    DONE = "done"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stratum:
+    """What both versions answered while the new one had ``weight`` per cent of the traffic."""
+
+    weight: int
+    started: str
+    stable: Seen = Seen()  # noqa: RUF009 - frozen
+    canary: Seen = Seen()  # noqa: RUF009 - frozen
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """One look at one metric of a step: the interval of the effect, and what was decided. For people."""
+
+    at: str
+    metric: str
+    verdict: str
+    seen: int
+    needed: int | None = None
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """A rollout of ``version`` beside ``stable``. ``step`` is an index of ``steps``; -1 before the first.
+
+    ``baseline`` and ``boot`` are what had been counted when the step began, by version; ``past`` are the steps before.
+    ``ready`` is set by ``rollout promote``: go to the end without the steps that are left.
+    """
+
+    version: int
+    digest: str
+    stable: int
+    strategy: str
+    steps: tuple[int, ...]
+    started: str
+    step: int = -1
+    step_started: str = ""
+    phase: Phase = Phase.RUNNING
+    why: str = ""
+    by: str = ""
+    ready: bool = False
+    boot: str = ""
+    baseline: Mapping[int, Seen] = field(default_factory=dict)
+    past: tuple[Stratum, ...] = ()
+    looks: tuple[Look, ...] = ()
+
+    @property
+    def weight(self) -> int:
+        """The new version's share of the traffic, in per cent."""
+        return self.steps[self.step] if 0 <= self.step < len(self.steps) else 0
+
+    def looked(self, looks: tuple[Look, ...]) -> Progress:
+        """With these looks added; of each metric the oldest are thinned out, first and last stay."""
+        kept: list[Look] = []
+        for metric in dict.fromkeys(look.metric for look in (*self.looks, *looks)):
+            mine = [look for look in (*self.looks, *looks) if look.metric == metric]
+            while len(mine) > POINTS:
+                mine = [*mine[:-2:2], *mine[-2:]]
+            kept += mine
+        return replace(self, looks=tuple(kept))
+
+    def to_json(self) -> dict[str, Any]:
+        raw = {k: v for k, v in vars(self).items() if k not in ("baseline", "past", "looks", "phase")}
+        return {
+            **raw,
+            "steps": list(self.steps),
+            "phase": self.phase.value,
+            "baseline": {str(v): s.to_json() for v, s in self.baseline.items()},
+            "past": [{**vars(p), "stable": p.stable.to_json(), "canary": p.canary.to_json()} for p in self.past],
+            "looks": [dict(vars(look)) for look in self.looks],
+        }
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Progress:
+        """Raises KeyError, TypeError or ValueError for anything that :meth:`to_json` does not write."""
+        return cls(
+            **{
+                **raw,
+                "steps": tuple(int(s) for s in raw["steps"]),
+                "phase": Phase(raw["phase"]),
+                "baseline": {int(v): Seen.from_json(s) for v, s in raw["baseline"].items()},
+                "past": tuple(
+                    Stratum(**{**p, "stable": Seen.from_json(p["stable"]), "canary": Seen.from_json(p["canary"])})
+                    for p in raw["past"]
+                ),
+                "looks": tuple(Look(**look) for look in raw["looks"]),
+            }
+        )
