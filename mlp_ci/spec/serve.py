@@ -1,4 +1,4 @@
-"""``serve`` in ``model.yaml``, ``serving`` in ``platform.yaml``: where a version answers and how traffic moves to it."""
+"""Where a version answers and how traffic moves to it: ``serve`` in ``model.yaml``, ``serving`` in ``platform.yaml``."""
 
 from __future__ import annotations
 
