@@ -1,4 +1,4 @@
-"""Where a version answers and how traffic moves to it: ``serve`` in ``model.yaml``, ``serving`` in ``platform.yaml``."""
+"""Where a version answers, and how traffic moves to it: ``serve`` of model.yaml, ``serving`` of platform.yaml."""
 
 from __future__ import annotations
 
