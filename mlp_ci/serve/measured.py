@@ -81,9 +81,14 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Everything counted at one moment. ``boot`` changes whenever counting begins anew; ``versions`` by version."""
+    """Everything counted at one moment: ``versions`` by version, for ``seconds`` (0: not known) until now.
+
+    ``boot`` changes whenever a count may have become smaller: a counter began anew. What was counted under another
+    boot cannot be subtracted, and whoever follows a rollout begins again from the first look at the new one.
+    """
 
     boot: str = ""
+    seconds: float = 0.0
     versions: Mapping[int, Seen] = field(default_factory=dict)
 
 
@@ -104,6 +109,18 @@ def prediction_bin(value: Any) -> str:
         return _number_bin(float(value))
     text = str(value)
     return f"={text[:80]}"
+
+
+def value_of_bin(name: str) -> float | None:
+    """About the middle of a bin of numbers; None for texts, NaN, null and whatever else is no bin of numbers."""
+    kind, digits = name[:1], name[1:]
+    if kind not in ("p", "q", "n") or not digits.isdecimal():
+        return None
+    if kind == "p":
+        return (int(digits) + 0.5) / 100
+    rank = int(digits) if kind == "q" else 99999 - int(digits)
+    size = 10.0 ** ((rank - 600) / _PER_DECADE)
+    return size if kind == "q" else -size
 
 
 def _number_bin(value: float) -> str:
