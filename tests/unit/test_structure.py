@@ -21,6 +21,7 @@ LAYERS = {
     "report": 1,
     "spec": 2,
     "git": 3,
+    "containers": 3,
     "context": 4,
     "lint": 4,
     "github": 5,
@@ -136,7 +137,8 @@ ONLY_USERS = {
     "httptools": {"serve"},
     "orjson": {"serve"},
     "onnxruntime": {"serve"},
-    "docker": {"serve"},
+    "docker": set(),  # containers.py runs the program
+    "cyclonedx": {"serve/package"},
     "pyarrow": {"serve", "data/engines/duck_load.py", "sweep/folds.py"},
     "fsspec": {"data/sources.py"},
     "copier": {"scaffold"},

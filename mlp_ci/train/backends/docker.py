@@ -11,15 +11,14 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
 import time
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
-from mlp_ci import git
+from mlp_ci import containers, git
 from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.train import command as processes
 from mlp_ci.train.backends import inside, way_out
@@ -157,35 +156,18 @@ class Container:
         return [word for mount in mounts for word in ("--mount", mount)]
 
 
-@dataclass(frozen=True)
-class Engine:
-    """The Docker engine of this machine, spoken to by its program."""
-
-    program: str
-
-    def ask(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.program, *arguments], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
-        )
-
-    def require(self) -> None:
-        """Raises OutsideError when the engine does not answer."""
-        done = self.ask("version", "--format", "{{.Server.Version}}")
-        if done.returncode:
-            said = " ".join(done.stderr.split())
-            fix = "start it (`systemctl start docker`), and let this user speak to it (group docker)"
-            msg = "the Docker engine does not answer"
-            raise OutsideError(msg, why=said[:400], fix=fix)
+class Engine(containers.Engine):
+    """The Docker engine of this machine, as a training uses it."""
 
     def image(self, name: str, say: Callable[[str], None]) -> str:
         """The digest (or id) that ``name`` means now; the image is fetched if it is not here."""
-        found = self._inspect(name)
+        found = self.describe("image", name)
         if found is None:
             say(f"fetching the image {name}")
             done = self.ask("pull", "--quiet", name)
-            found = self._inspect(name) if done.returncode == 0 else None
+            found = self.describe("image", name) if done.code == 0 else None
             if found is None:
-                why = " ".join(done.stderr.split())[:400]
+                why = done.why
                 fix = "check train.environment.image in model.yaml, and that this machine may pull it (`docker login`)"
                 msg = f"the image {name} cannot be had"
                 raise OutsideError(msg, why=why, fix=fix)
@@ -194,10 +176,6 @@ class Engine:
             advice = f"; write `image: {digest}`" if "@" in digest else ""
             say(f"warning: {name} is no digest, so the same train key may mean another image tomorrow{advice}")
         return digest
-
-    def _inspect(self, name: str) -> dict[str, Any] | None:
-        done = self.ask("image", "inspect", "--format", "{{json .}}", name)
-        return dict(json.loads(done.stdout)) if done.returncode == 0 else None
 
     def sweep(self, name: str, state: Path) -> tuple[str, ...]:
         """A command line that notes how the container ended and removes it, whether it still runs or not."""
@@ -221,7 +199,7 @@ class Engine:
         def find() -> Sequence[int]:
             if not known and time.monotonic() - asked[0] > 1.0:
                 asked[0] = time.monotonic()
-                pid = self.ask("inspect", "--format", "{{.State.Pid}}", name).stdout.strip()
+                pid = self.ask("inspect", "--format", "{{.State.Pid}}", name).out.strip()
                 known.extend([int(pid)] if pid.isdigit() and pid != "0" else [])
             return known
 
@@ -230,11 +208,8 @@ class Engine:
 
 def program() -> str:
     """Docker's command line program."""
-    found = shutil.which("docker")
-    if found is None:
-        msg = "train.backend is docker, and there is no docker on this machine"
-        raise OutsideError(msg, fix="install Docker Engine on the runner, or write `backend: runner` in model.yaml")
-    return found
+    fix = "install Docker Engine on the runner, or write `backend: runner` in model.yaml"
+    return containers.program("train.backend is docker", fix)
 
 
 def require_image(spec: ModelSpec) -> None:
@@ -253,9 +228,8 @@ def end_left_over(work: Path) -> list[str]:
     if docker is None:
         return []
     engine = Engine(docker)
-    names = engine.ask("ps", "--all", "--quiet", "--filter", f"label={LABEL}={work}").stdout.split()
-    if names:
-        engine.ask("rm", "--force", *names)
+    names = engine.ask("ps", "--all", "--quiet", "--filter", f"label={LABEL}={work}").out.split()
+    engine.remove(*names)
     return names
 
 
