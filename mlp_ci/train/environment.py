@@ -132,7 +132,7 @@ class _Recipe:
 
 
 def _uv(recipe: _Recipe) -> None:
-    uv = _find("uv")
+    uv = find_program("uv")
     if uv is None:
         msg = "train.environment asks for uv, and uv is not on this machine"
         raise InputError(msg, fix="pip install uv, or use `environment: {pip: requirements.txt}`", file="model.yaml")
@@ -147,7 +147,7 @@ def _uv(recipe: _Recipe) -> None:
 
 
 def _pip(recipe: _Recipe) -> None:
-    uv = _find("uv")
+    uv = find_program("uv")
     if uv:
         recipe.run([uv, "venv", "--quiet", "--python", sys.executable, str(recipe.folder)])
         _uv_install(uv, recipe)
@@ -163,7 +163,7 @@ def _uv_install(uv: str, recipe: _Recipe) -> None:
 
 
 def _conda(recipe: _Recipe) -> None:
-    conda = next(filter(None, (_find(name) for name in ("micromamba", "mamba", "conda"))), None)
+    conda = next(filter(None, (find_program(name) for name in ("micromamba", "mamba", "conda"))), None)
     if conda is None:
         msg = "train.environment asks for conda, and neither conda, mamba nor micromamba is on this machine"
         fix = "install micromamba on the runner, or use `environment: {pip: requirements.txt}`"
@@ -172,7 +172,7 @@ def _conda(recipe: _Recipe) -> None:
     recipe.run([conda, *verb, "--yes", "--prefix", str(recipe.folder), "--file", str(recipe.source)])
 
 
-def _find(name: str) -> str | None:
+def find_program(name: str) -> str | None:
     """A program on PATH or beside this interpreter."""
     return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
 
