@@ -190,7 +190,25 @@ class KubernetesServing(Strict):
         None, description="Address of a Prometheus that scrapes the pods; without it the pods are asked themselves."
     )
     node_selector: dict[str, str] = Field({}, description="Which machines may serve.")
-    image: str | None = Field(None, description="Image of mlp-ci for the logging sidecar.")
+    image: str | None = Field(
+        None, description="Image of mlp-ci for the logging sidecar; without it nothing is logged in the cluster."
+    )
+    log_claim: str | None = Field(
+        None,
+        min_length=1,
+        max_length=253,
+        description="PersistentVolumeClaim (ReadWriteMany) that the sidecars write the prediction log to; without "
+        "it the log ends with its pod.",
+    )
+    hostname: str | None = Field(
+        None,
+        min_length=1,
+        description="Host that clients call, with {model} and {stage} to be filled in; without it the path "
+        "/model/stage of the Gateway.",
+    )
+    pull_secret: str | None = Field(
+        None, min_length=1, max_length=253, description="Secret that images are pulled with."
+    )
     gitops: str | None = Field(
         None,
         description="Folder that manifests are written to instead of being applied (Argo CD, Flux).",

@@ -30,6 +30,33 @@ def ended(job: Manifest) -> str:
     return ""
 
 
+def client_of(context: str | None, asked_by: str, setting: str) -> Any:
+    """An ApiClient of the Kubernetes client: by the kubeconfig, or in a pod by its service account.
+
+    InputError when there is neither; ``asked_by`` names the key of model.yaml that is kubernetes, ``setting`` the one
+    of platform.yaml that names the context.
+    """
+    try:
+        from kubernetes import client, config
+    except ImportError as error:
+        msg = f"{asked_by} is kubernetes, and the Kubernetes client is not installed"
+        raise InputError(msg, fix='pip install "mlp-ci[kubernetes]"') from error
+    configuration = client.Configuration()
+    try:
+        try:
+            file = os.environ.get("KUBECONFIG")
+            config.load_kube_config(file, context=context, client_configuration=configuration)
+        except config.ConfigException:
+            if context:
+                raise
+            config.load_incluster_config(client_configuration=configuration)
+    except config.ConfigException as error:
+        msg = f"{asked_by} is kubernetes, and nothing says where the cluster is"
+        fix = f"set KUBECONFIG (and `{setting}` in platform.yaml), or run this in a pod of the cluster"
+        raise InputError(msg, why=" ".join(str(error).split())[:300], fix=fix) from error
+    return client.ApiClient(configuration)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """One namespace of a cluster; ``client`` is an ApiClient of the Kubernetes client."""
@@ -40,25 +67,7 @@ class Cluster:
     @classmethod
     def connect(cls, where: Kubernetes) -> Cluster:
         """By the kubeconfig, or in a pod by its service account; InputError when there is neither."""
-        try:
-            from kubernetes import client, config
-        except ImportError as error:
-            msg = "train.backend is kubernetes, and the Kubernetes client is not installed"
-            raise InputError(msg, fix='pip install "mlp-ci[kubernetes]"') from error
-        configuration = client.Configuration()
-        try:
-            try:
-                file = os.environ.get("KUBECONFIG")
-                config.load_kube_config(file, context=where.context, client_configuration=configuration)
-            except config.ConfigException:
-                if where.context:
-                    raise
-                config.load_incluster_config(client_configuration=configuration)
-        except config.ConfigException as error:
-            msg = "train.backend is kubernetes, and nothing says where the cluster is"
-            fix = "set KUBECONFIG (and `backends: {kubernetes: {context: …}}` in platform.yaml), or train in a pod"
-            raise InputError(msg, why=" ".join(str(error).split())[:300], fix=fix) from error
-        return cls(client.ApiClient(configuration), where.namespace)
+        return cls(client_of(where.context, "train.backend", "backends: {kubernetes: {context: …}}"), where.namespace)
 
     def job(self, kind: str, name: str) -> Manifest | None:
         """A Job (``batch/v1``) or TrainJob; None when there is none."""

@@ -99,7 +99,8 @@ def service(wanted: Wanted, owner: str) -> Manifest:
             "clusterIP": "None",
             "publishNotReadyAddresses": True,  # they must find each other before they are ready
             "selector": {"mlp-ci/job": wanted.order.name},
-            "ports": [{"name": "torchrun", "port": MASTER_PORT}],
+            # An older API server does not know the default of a key of the list.
+            "ports": [{"name": "torchrun", "port": MASTER_PORT, "protocol": "TCP"}],
         },
     }
 
