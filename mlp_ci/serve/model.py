@@ -6,12 +6,13 @@ Only called after the artefact's digest was verified: loading a pickle runs the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from mlp_ci.errors import InputError
+from mlp_ci.serve.answers import values_of
 from mlp_ci.serve.signature import Signature, compile_signature
 
 if TYPE_CHECKING:
@@ -22,31 +23,46 @@ Predict = Callable[[Any], list[Any]]
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model in memory. ``predict`` takes a DataFrame (or an array) and returns one JSON value per row."""
+    """A model in memory. ``predict`` takes a DataFrame (or an array) and returns one JSON value per row.
+
+    ``arrays``, where the model has it, takes the columns as arrays instead of a DataFrame, and ``matrix`` takes
+    :meth:`Signature.matrix`: the same answers, sooner. ``outputs`` is what MLmodel says about the answers.
+    """
 
     signature: Signature
     predict: Predict
     kind: str
+    arrays: Predict | None = None
+    matrix: Predict | None = None
+    outputs: str | None = None
 
 
-def load(folder: Path) -> Loaded:
+def load(folder: Path, threads: int = 1) -> Loaded:
     """Load the MLflow model in ``folder``; raises InputError when it is none.
 
     A classifier with two classes serves the probability of its second (positive) class; any other model serves
-    what MLflow's ``predict`` returns.
+    what MLflow's ``predict`` returns. ``threads`` is how many one prediction of an ONNX model may use.
     """
     description = read_description(folder)
     flavors = description.get("flavors") or {}
-    signature = compile_signature((description.get("signature") or {}).get("inputs"))
+    described = description.get("signature") or {}
+    signature, outputs = compile_signature(described.get("inputs")), described.get("outputs")
     estimator = _pickled_sklearn(folder, flavors.get("sklearn") or {})
     if estimator is not None:
-        predict, kind = _native(estimator), "sklearn"
-        return Loaded(signature, predict or _values_of(estimator.predict), kind)
+        from mlp_ci.serve.server.plain import reads_arrays
+
+        loaded = Loaded(signature, _answering(estimator), "sklearn", outputs=outputs)
+        return replace(loaded, matrix=loaded.predict) if reads_arrays(estimator, signature) else loaded
+    if "onnx" in flavors:
+        from mlp_ci.serve.server.onnx_model import OnnxModel
+
+        model = OnnxModel.open(folder, flavors["onnx"], signature, threads)
+        matrix = model.matrix if model.takes_matrix else None
+        return Loaded(model.signature, model.predict, "onnx", model.arrays, matrix, outputs)
     import mlflow.pyfunc
 
-    loaded = mlflow.pyfunc.load_model(str(folder))
-    predict = _native(_raw_model(loaded))
-    return Loaded(signature, predict or _values_of(loaded.predict), "pyfunc")
+    pyfunc = mlflow.pyfunc.load_model(str(folder))
+    return Loaded(signature, _native(_raw_model(pyfunc)) or values_of(pyfunc.predict), "pyfunc", outputs=outputs)
 
 
 def read_description(folder: Path) -> Mapping[str, Any]:
@@ -80,25 +96,13 @@ def _raw_model(loaded: Any) -> Any:
         return None
 
 
+def _answering(estimator: Any) -> Predict:
+    return _native(estimator) or values_of(estimator.predict)
+
+
 def _native(model: Any) -> Predict | None:
     """Probabilities of the positive class, if ``model`` is a classifier with two classes; else None."""
     classes = getattr(model, "classes_", None)
     if classes is None or len(classes) != 2 or not hasattr(model, "predict_proba"):
         return None
-
-    def predict(frame: Any) -> list[Any]:
-        probabilities: list[Any] = model.predict_proba(frame)[:, 1].tolist()
-        return probabilities
-
-    return predict
-
-
-def _values_of(function: Callable[[Any], Any]) -> Predict:
-    def predict(frame: Any) -> list[Any]:
-        result = function(frame)
-        if hasattr(result, "to_dict") and hasattr(result, "columns"):
-            records: list[Any] = result.to_dict(orient="records")
-            return records
-        return result.tolist() if hasattr(result, "tolist") else list(result)
-
-    return predict
+    return values_of(lambda rows: model.predict_proba(rows)[:, 1])

@@ -36,12 +36,32 @@ class Rows:
 
 def parse(body: bytes) -> Rows:
     """The rows of a request body; raises BadRequest."""
+    return parse_document(decode(body))
+
+
+def decode(body: bytes) -> Any:
+    """The JSON value of a body; raises BadRequest.
+
+    What strict JSON is not but Python's clients write, NaN and Infinity, is read as MLflow's own server reads it.
+    """
+    import orjson
+
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        value = json.loads(body)
+        json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and UnicodeEncodeError are ValueErrors
         detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         msg = f"the body is not JSON: {detail[:200]}"
         raise BadRequest(msg) from None
+    return value
+
+
+def parse_document(document: Any) -> Rows:
+    """The rows of a decoded body; raises BadRequest."""
     if not isinstance(document, dict):
         msg = f"the body must be a JSON object with one of {', '.join(_FORMATS)}, not {_kind(document)}"
         raise BadRequest(msg)

@@ -11,12 +11,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
+from itertools import chain
 from typing import Any
 
 from mlp_ci.serve.payload import BadRequest, Rows
 
-Check = Callable[[str, list[Any]], list[Any]]
+Check = Callable[[str, Sequence[Any]], Sequence[Any]]
 _NONE = type(None)
+_NUMBERS = frozenset({float, int, _NONE})
+_WORDS = {"f": "numbers", "i": "whole numbers that fit", "u": "whole numbers that fit", "b": "true and false"}
 
 
 @dataclass(frozen=True)
@@ -30,57 +34,162 @@ class ColumnRule:
 
 
 @dataclass(frozen=True)
+class TensorRule:
+    """One input tensor: its name, its numpy type, and its shape, where -1 stands for any length."""
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+
+    def check(self, value: Any) -> Any:
+        """``value``, nested lists of numbers, as an array of this type and shape; raises BadRequest."""
+        import numpy as np
+
+        named = f"tensor {self.name}" if self.name else "the tensor"
+        try:
+            found = np.array(value)
+        except (ValueError, OverflowError):
+            msg = f"{named}: its lists differ in length, or nest too deeply"
+            raise BadRequest(msg) from None
+        wanted = np.dtype(self.type) if self.type not in ("string", "str", "object") else np.dtype(object)
+        if not _castable(found, wanted):
+            msg = f"{named} must hold {_WORDS.get(wanted.kind, 'text')}"
+            raise BadRequest(msg)
+        fits = not self.shape or (
+            found.ndim == len(self.shape) and all(w in (-1, n) for w, n in zip(self.shape, found.shape, strict=True))
+        )
+        if not fits or not found.ndim:
+            msg = f"{named} has the shape {list(found.shape)}, not {list(self.shape) or [-1]}"
+            raise BadRequest(msg)
+        return found.astype(wanted, copy=False)
+
+
+@dataclass(frozen=True)
 class Signature:
-    """The compiled input signature. No rules: the model takes any columns (or a tensor) as they come."""
+    """The compiled input signature. Nothing in it: the model takes any columns (or a tensor) as they come.
+
+    ``tensor``: one array without a name, of which ``tensors`` holds the rule where one is known; otherwise ``tensors``
+    are arrays by name.
+    """
 
     rules: tuple[ColumnRule, ...] = ()
     tensor: bool = False
+    tensors: tuple[TensorRule, ...] = ()
 
-    def check(self, rows: Rows) -> dict[str, list[Any]]:
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The columns in the model's order."""
+        return tuple(rule.name for rule in self.rules)
+
+    @cached_property
+    def number_type(self) -> str | None:
+        """The type that all columns have, if it is a number with a fraction: then rows are one array."""
+        kinds = {rule.type if rule.required else "" for rule in self.rules}
+        return {"double": "float64", "float": "float32"}.get(kinds.pop()) if len(kinds) == 1 else None
+
+    def check(self, rows: Rows) -> dict[str, Sequence[Any]]:
         """The model's columns in its own order; raises BadRequest that names the column. Other columns are ignored."""
+        return {
+            name: rule.check(name, rows.columns[name]) if rule else rows.columns[name]
+            for name, rule in self.chosen(rows).items()
+        }
+
+    def chosen(self, rows: Rows) -> dict[str, ColumnRule | None]:
+        """Which of a request's columns the model gets, in its own order; raises BadRequest when one is missing."""
         if rows.tensor is not None:
             msg = "the model needs named columns: send dataframe_split, dataframe_records, or inputs as an object"
             raise BadRequest(msg)
         if not self.rules:
-            return dict(rows.columns)
+            return dict.fromkeys(rows.columns)
         missing = [r.name for r in self.rules if r.required and r.name not in rows.columns]
         if missing:
             plural = "s" if len(missing) > 1 else ""
-            msg = (
-                f"missing column{plural} {', '.join(missing)}; the model needs {', '.join(r.name for r in self.rules)}"
-            )
+            msg = f"missing column{plural} {', '.join(missing)}; the model needs {', '.join(self.names)}"
             raise BadRequest(msg)
+        return {rule.name: rule for rule in self.rules if rule.name in rows.columns}
+
+    def columns(self, rows: Sequence[Sequence[Any]], names: Sequence[str]) -> dict[str, Sequence[Any]]:
+        """Checked columns of ``rows``, whose values come in the order of ``names``; raises BadRequest."""
+        by_name = self._by_name
         return {
-            rule.name: rule.check(rule.name, rows.columns[rule.name])
-            for rule in self.rules
-            if rule.name in rows.columns
+            name: by_name[name].check(name, values) if name in by_name else values
+            for name, values in zip(names, zip(*rows, strict=True), strict=True)
         }
+
+    def matrix(self, rows: Sequence[Sequence[Any]]) -> Any:
+        """Rows as one array (rows, columns) of :attr:`number_type`; raises BadRequest."""
+        import numpy as np
+
+        if _NUMBERS.issuperset(map(type, chain.from_iterable(rows))):
+            try:
+                found = np.array(rows, dtype=np.float64)
+            except (OverflowError, ValueError):
+                pass
+            else:
+                if not np.isinf(found).any():
+                    return found.astype(self.number_type, copy=False)
+        return np.array(list(self.columns(rows, self.names).values()), dtype=self.number_type).T
+
+    def arrays(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+        """Checked columns as arrays (rows,) with the types of the signature; what has no such type is a list."""
+        import numpy as np
+
+        types = self._types
+        return {n: np.array(v, dtype=types[n]) if types.get(n) else list(v) for n, v in columns.items()}
 
     def frame(self, columns: Mapping[str, Sequence[Any]]) -> Any:
         """A DataFrame of checked columns, with the types of the signature."""
-        import numpy as np
         import pandas as pd
 
-        types = {rule.name: _NUMPY.get(rule.type) for rule in self.rules}
-        return pd.DataFrame(
-            {n: np.array(v, dtype=types[n]) if types.get(n) else list(v) for n, v in columns.items()}, copy=False
-        )
+        return pd.DataFrame(self.arrays(columns), copy=False)
+
+    @cached_property
+    def _by_name(self) -> dict[str, ColumnRule]:
+        return {rule.name: rule for rule in self.rules}
+
+    @cached_property
+    def _types(self) -> dict[str, str | None]:
+        return {rule.name: _NUMPY.get(rule.type) for rule in self.rules}
 
 
 def compile_signature(inputs: str | None) -> Signature:
-    """From the ``signature.inputs`` JSON of an MLmodel file; None for a model without a signature."""
-    if not inputs:
-        return Signature()
-    columns = json.loads(inputs)
+    """From the ``signature.inputs`` JSON of an MLmodel file; nothing in it for a model without a signature."""
+    columns = json.loads(inputs) if inputs else []
     if any(c.get("type") == "tensor" for c in columns):
-        named = all(c.get("name") for c in columns)
-        return Signature(tuple(_rule(c) for c in columns)) if named else Signature(tensor=True)
+        tensors = tuple(_tensor(c) for c in columns)
+        return Signature(tensor=not all(t.name for t in tensors), tensors=tensors)
+    if not all(c.get("name") for c in columns):  # lists and series: no columns to speak of
+        return Signature()
     return Signature(tuple(_rule(c) for c in columns))
 
 
 def _rule(column: Mapping[str, Any]) -> ColumnRule:
     kind = str(column["type"])
     return ColumnRule(str(column["name"]), kind, bool(column.get("required", True)), _CHECKS.get(kind, _anything))
+
+
+def _tensor(column: Mapping[str, Any]) -> TensorRule:
+    spec = column["tensor-spec"]
+    return TensorRule(str(column.get("name") or ""), str(spec["dtype"]), tuple(int(n) for n in spec["shape"]))
+
+
+def _castable(found: Any, wanted: Any) -> bool:
+    """Whether JSON values are of the kind that is wanted: text is no number, and a fraction no whole number."""
+    if wanted.kind == "O":
+        return found.dtype.kind in "UO"
+    if found.dtype.kind == "O":
+        return bool(wanted.kind == "f" and all(v is None or type(v) in (int, float) for v in found.flat))
+    if wanted.kind == "b":
+        return bool(found.dtype.kind == "b")
+    if wanted.kind == "f":
+        return found.dtype.kind in "fiu"
+    if wanted.kind not in "iu" or found.dtype.kind not in "fiu":
+        return False
+    import numpy as np
+
+    limits = np.iinfo(wanted)
+    whole = found.dtype.kind != "f" or bool((found == np.floor(found)).all())
+    return whole and (not found.size or bool(found.min() >= limits.min and found.max() <= limits.max))
 
 
 def _refuse(name: str, values: Sequence[Any], allowed: Callable[[Any], bool], expected: str) -> BadRequest:
@@ -90,8 +199,8 @@ def _refuse(name: str, values: Sequence[Any], allowed: Callable[[Any], bool], ex
     return BadRequest(f"column {name}, row {index}: {shown} is not {expected}")
 
 
-def _floats(name: str, values: list[Any]) -> list[Any]:
-    if not {float, int, _NONE}.issuperset(map(type, values)):
+def _floats(name: str, values: Sequence[Any]) -> Sequence[Any]:
+    if not _NUMBERS.issuperset(map(type, values)):
         raise _refuse(name, values, lambda v: type(v) in (float, int, _NONE), "a number")
     try:
         converted = [math.nan if v is None else float(v) for v in values]
@@ -109,7 +218,7 @@ def _integers(bits: int) -> Check:
         whole = type(value) is int or (type(value) is float and value.is_integer())
         return whole and low <= value <= high
 
-    def check(name: str, values: list[Any]) -> list[Any]:
+    def check(name: str, values: Sequence[Any]) -> Sequence[Any]:
         if {int}.issuperset(map(type, values)) and low <= min(values) and max(values) <= high:
             return values
         if all(map(allowed, values)):
@@ -119,13 +228,13 @@ def _integers(bits: int) -> Check:
     return check
 
 
-def _booleans(name: str, values: list[Any]) -> list[Any]:
+def _booleans(name: str, values: Sequence[Any]) -> Sequence[Any]:
     if {bool}.issuperset(map(type, values)):
         return values
     raise _refuse(name, values, lambda v: type(v) is bool, "true or false")
 
 
-def _strings(name: str, values: list[Any]) -> list[Any]:
+def _strings(name: str, values: Sequence[Any]) -> Sequence[Any]:
     if {str, _NONE}.issuperset(map(type, values)):
         return values
     raise _refuse(name, values, lambda v: type(v) in (str, _NONE), "text")
@@ -138,7 +247,7 @@ def _instant(value: Any) -> datetime | None:
     return instant.astimezone(UTC).replace(tzinfo=None) if instant.tzinfo else instant
 
 
-def _instants(name: str, values: list[Any]) -> list[Any]:
+def _instants(name: str, values: Sequence[Any]) -> Sequence[Any]:
     def allowed(value: Any) -> bool:
         try:
             _instant(value)
@@ -151,7 +260,7 @@ def _instants(name: str, values: list[Any]) -> list[Any]:
     raise _refuse(name, values, allowed, "an ISO 8601 time")
 
 
-def _anything(_name: str, values: list[Any]) -> list[Any]:
+def _anything(_name: str, values: Sequence[Any]) -> Sequence[Any]:
     return values
 
 

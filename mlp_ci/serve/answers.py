@@ -1,0 +1,59 @@
+"""What models return, as one plain JSON value per row: arrays, tables, lists, dictionaries of arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def values_of(function: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
+    """``function`` with its result as one JSON value per row; it then raises ValueError for NaN and infinity."""
+
+    def predict(rows: Any) -> list[Any]:
+        return plain(function(rows))
+
+    return predict
+
+
+def plain(result: Any) -> list[Any]:
+    """One JSON value per row; a table of several columns becomes objects, of one column its values.
+
+    Raises ValueError for NaN and infinity, which JSON does not have, and TypeError for what is no data.
+    """
+    if hasattr(result, "toarray"):  # a sparse matrix
+        result = result.toarray()
+    if hasattr(result, "to_dict") and hasattr(result, "columns"):
+        if len(result.columns) == 1:
+            return plain(result.iloc[:, 0])
+        return _checked(result.to_dict(orient="records"))
+    if isinstance(result, Mapping):
+        columns = {str(name): plain(values) for name, values in result.items()}
+        if len(columns) == 1:
+            return next(iter(columns.values()))
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    kind = getattr(getattr(result, "dtype", None), "kind", None)
+    if kind == "f":
+        import numpy as np
+
+        if not np.isfinite(result).all():
+            msg = "the model answered with NaN or infinity, which JSON does not have"
+            raise ValueError(msg)
+    values = result.tolist() if hasattr(result, "tolist") else list(result)
+    return values if kind is not None and kind in "fiub" else _checked(values)
+
+
+def json_value(value: Any) -> Any:
+    """What JSON lacks a type for: times as ISO 8601, numpy's values as Python's; raises TypeError for all else."""
+    if hasattr(value, "isoformat"):
+        return value.isoformat()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    msg = f"JSON has nothing for {type(value).__name__}"
+    raise TypeError(msg)
+
+
+def _checked(values: list[Any]) -> list[Any]:
+    """Raises ValueError where JSON cannot hold them; slow, so not for arrays of numbers."""
+    json.dumps(values, allow_nan=False, default=json_value)
+    return values
