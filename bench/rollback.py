@@ -152,7 +152,9 @@ def _round(stand: Stand, name: str, *, cold: bool) -> Round:
     from mlp_ci.serve import artefacts
     from mlp_ci.serve import state as states
     from mlp_ci.serve.state import Place
-    from mlp_ci.serve.targets import Release, local
+    from mlp_ci.serve.targets import Release, Settings
+    from mlp_ci.serve.targets.local import local
+    from mlp_ci.spec.serve import Serve
     from mlp_ci.tracking import artifact_digest
 
     place = Place(stand.folder / name, "bench", "production")
@@ -163,7 +165,7 @@ def _round(stand: Stand, name: str, *, cold: bool) -> Round:
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.symlink_to(model)
             release = Release(version, digests[version], kept)
-            local.prepare(place, release, {})
+            local.prepare(place, release, Settings(serve=Serve.model_validate({})))
             local.settle(place, release, datetime.now(UTC))
         if cold:
             with states.changing(place) as state:
@@ -200,7 +202,7 @@ def _ask_for(stand: Stand, digest: str) -> None:
 
 def _rolled_back(stand: Stand, place: Place, address: str) -> tuple[float, float, float]:
     """Run the command; seconds until the gateway's split, git's commit and the chained record are there."""
-    from mlp_ci.serve.targets import local
+    from mlp_ci.serve.targets.local import local
 
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("GITHUB_", "MLFLOW_", "MLP_"))}
     env = {

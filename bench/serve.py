@@ -165,7 +165,9 @@ def _server(model: Path, folder: Path) -> tuple[float, float, float, float]:
 
 def _gateway(model: Path, folder: Path, *, log: bool) -> tuple[float, float, float, float]:
     from mlp_ci.serve.state import Place
-    from mlp_ci.serve.targets import Release, local
+    from mlp_ci.serve.targets import Release, Settings
+    from mlp_ci.serve.targets.local import local
+    from mlp_ci.spec.serve import Serve
     from mlp_ci.tracking import artifact_digest
 
     place = Place(folder / f"serve-{log}", "bench", "production")
@@ -173,7 +175,7 @@ def _gateway(model: Path, folder: Path, *, log: bool) -> tuple[float, float, flo
     began = time.perf_counter()
     release = Release(1, artifact_digest(model), model)
     try:
-        local.prepare(place, release, plan)
+        local.prepare(place, release, Settings(serve=Serve.model_validate({}), log=plan))
         local.settle(place, release, datetime.now(UTC))
         fact = local.live(place)
         assert fact is not None

@@ -54,7 +54,7 @@ def down(root: Path) -> Report:
     home = homes.read(root)
     stopped = []
     if home.serve_home.exists():
-        from mlp_ci.serve.targets import local
+        from mlp_ci.serve.targets.local import local
 
         stopped += [f"serving of {name}" for name in local.stop_all(home.serve_home)]
     for name, process in home.processes.items():

@@ -79,7 +79,7 @@ def open_job(ctx: Context) -> Job:
     if promotion.model != model.name:
         msg = f"{PROMOTION_FILE} is about {promotion.model}, {MODEL_FILE} about {model.name}"
         raise InputError(msg, fix=f"write `model: {model.name}` in {PROMOTION_FILE}", file=PROMOTION_FILE)
-    target = target_of(model.serve.target)
+    target = target_of(model.serve, platform)
     return Job(ctx, platform, hub, model, promotion, target, commit)
 
 

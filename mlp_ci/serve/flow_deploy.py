@@ -18,7 +18,7 @@ from mlp_ci.serve.asked import Job, Moved, Refused, judged, open_job, verified
 from mlp_ci.serve.reversals import finish
 from mlp_ci.serve.shifting import Rollout, roll_out
 from mlp_ci.serve.state import one_rollout
-from mlp_ci.serve.targets import Release, Target
+from mlp_ci.serve.targets import Release, Settings, Target
 from mlp_ci.spec import PROMOTION_FILE, PromotionSpec, StageEntry
 
 if TYPE_CHECKING:
@@ -162,7 +162,7 @@ def _keep(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Done:
     if not fact.running:
         release = artefacts.obtain(job.ctx.serve_home, job.tracking, job.model.name, place.stage, entry)
     try:
-        job.target.prepare(place, release, _log_plan(job))
+        job.target.prepare(place, release, _settings(job))
     except RolloutAborted:
         return Done([_last_word(place)])
     said = "is live already; nothing to do" if fact.running else "was down and runs again"
@@ -195,7 +195,12 @@ def _still(job: Job, place: Place, entry: StageEntry) -> bool:
 
 
 def _plan(job: Job) -> Rollout:
-    return Rollout(steps=job.model.serve.rollout.steps, log=_log_plan(job))
+    return Rollout(steps=job.model.serve.rollout.stages, settings=_settings(job))
+
+
+def _settings(job: Job) -> Settings:
+    labels = {"commit": job.commit, "team": job.model.team}
+    return Settings(serve=job.model.serve, log=_log_plan(job), labels=labels)
 
 
 def _log_plan(job: Job) -> dict[str, Any]:

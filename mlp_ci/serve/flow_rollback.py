@@ -28,7 +28,7 @@ def rollback(ctx: Context, stage: str, *, to: str, reason: str) -> Report:
     began = time.perf_counter()
     model = load_model(ctx.repo)
     place = Place(ctx.serve_home, model.name, stage)
-    report = roll_back(ctx, place, target_of(model.serve.target), to=to, reason=reason)
+    report = roll_back(ctx, place, target_of(model.serve, None), to=to, reason=reason)
     report.data["seconds_to_record"] = round(time.perf_counter() - began, 4)
     return report
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
+import secrets
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci import clock
 from mlp_ci.errors import InputError, OutsideError, RolloutAborted
 from mlp_ci.serve import processes
 from mlp_ci.serve import state as states
@@ -19,9 +23,10 @@ from mlp_ci.serve.processes import EXIT_PORT_TAKEN
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from mlp_ci.serve.state import Place, Server
+    from mlp_ci.serve.state import Place, Server, State
 
 START_TIMEOUT = 60.0
+CHECK_HEADER = "X-Mlp-Check"  # with the token as its value: our own question, neither counted nor logged
 _WHY = "no traffic was moved"
 
 
@@ -42,6 +47,38 @@ def ensure(place: Place) -> None:
         env=environment,
         cwd=place.folder,
     )
+
+
+def furnish(place: Place, state: State, python: str) -> None:
+    """What a stage needs once: a token, a port for its gateway, the interpreter, the clock."""
+    if not place.token_file.exists():
+        scratch = place.token_file.with_suffix(f".{os.getpid()}")
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as stream:
+            stream.write(secrets.token_hex(32))
+        scratch.replace(place.token_file)
+    state.gateway_port = state.gateway_port or free_port()
+    if not Path(state.python or "/nowhere").exists():  # another one would restart what runs
+        state.python = python
+    state.clock_file = str(Path(os.environ[clock.ENV]).resolve()) if os.environ.get(clock.ENV) else ""
+    state.stopped = False
+
+
+def token(place: Place) -> str:
+    """What the gateway lets its own commands in with."""
+    return place.token_file.read_text(encoding="utf-8").strip()
+
+
+def stop(place: Place) -> None:
+    """End the supervisor and every process that it started, also where it was killed before."""
+    told = states.read_json(place.processes_file) or {}
+    supervisor = processes.from_json(told.get("supervisor"))
+    if supervisor:
+        supervisor.end(patience=15)
+    told = states.read_json(place.processes_file) or {}
+    for child in (told.get("children") or {}).values():
+        process = processes.from_json(child.get("process"))
+        if process:
+            process.end(patience=12)
 
 
 def runs(place: Place, name: str) -> bool:
@@ -123,9 +160,8 @@ def follow(place: Place) -> None:
 def admin(place: Place, method: str, path: str) -> Any:
     state = states.read(place)
     try:
-        token = place.token_file.read_text(encoding="utf-8").strip()
         port = state.gateway_port if state else 0
-        code, body = call(port, method, path, headers={"Authorization": f"Bearer {token}"})
+        code, body = call(port, method, path, headers={"Authorization": f"Bearer {token(place)}"})
         if code == 200:
             return json.loads(body)
         reason = f"it answers {code}"

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlp_ci import clock
 from mlp_ci.errors import InputError, RolloutAborted
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome
 from mlp_ci.serve import artefacts
+from mlp_ci.serve.measured import Seen as Counts
 from mlp_ci.serve.rollout import Action, Pace, Seen, judge, steps_left
 from mlp_ci.serve.state import CANARY, STABLE, Arm, Place
-from mlp_ci.serve.targets import Counts, Release, Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from mlp_ci.serve.targets import Release, Settings, Target
 
 LOOK = 0.1  # seconds between two looks at a step
 
@@ -38,7 +40,7 @@ class Rollout:
     """How a release gets its traffic: the steps in per cent, their pace, and what the gateway logs."""
 
     steps: Sequence[int]
-    log: Mapping[str, Any]
+    settings: Settings
     pace: Pace = Pace()  # noqa: RUF009 - frozen
 
 
@@ -51,7 +53,7 @@ def roll_out(target: Target, place: Place, release: Release, plan: Rollout) -> l
     _clear_other_canary(target, place, release)
     # From here on whoever else moves the traffic, a rollback above all, has the last word.
     arms, before = target.arms(place), target.live(place)
-    target.prepare(place, release, plan.log)
+    target.prepare(place, release, plan.settings)
     _not_rolled_back(target, place, release)
     findings = [_try_out(target, place, release)]
     _not_rolled_back(target, place, release)
@@ -101,7 +103,8 @@ def _try_out(target: Target, place: Place, release: Release) -> Finding:
     if body is None:
         message = "the model was saved without an input example, so nothing was tried before it got traffic"
         return Finding(check="contract", outcome=Outcome.SKIP, subject=place.stage, message=message)
-    wrong = target.try_out(place, release.version, body)
+    answer = target.ask(place, release.version, body)
+    wrong = "" if answer.status == 200 else f"it answers {answer.status}: {answer.body[:300].decode(errors='replace')}"
     if wrong:
         if all(a.version != release.version for a in target.arms(place)):
             target.withdraw(place, release.version)
@@ -124,13 +127,13 @@ def _step(target: Target, place: Place, moves: tuple[list[Arm], list[Arm]], pace
     _, arms = moves
     (stable, canary), weight = (arm.version for arm in arms), arms[1].weight
     target.shift(place, arms, expected=moves[0])
-    before, began, checks = target.counts(place), time.monotonic(), list[bool]()
+    before, began, checks = target.measured(place).versions, time.monotonic(), list[bool]()
     while True:
         checks.append(target.healthy(place, canary))
         if target.arms(place) != arms:
             msg = f"another command moved the traffic of {place} during the rollout"
             raise RolloutAborted(msg, fix="run `mlp-ci deploy` again when it is done")
-        now = target.counts(place)
+        now = target.measured(place).versions
         old, new = _grown(before, now, stable), _grown(before, now, canary)
         seen = Seen(
             seconds=time.monotonic() - began,
@@ -153,4 +156,4 @@ def _grown(before: Mapping[int, Counts], now: Mapping[int, Counts], version: int
     then, here = before.get(version, Counts()), now.get(version, Counts())
     if here.requests < then.requests:  # the gateway was restarted and counts anew
         return here
-    return Counts(here.requests - then.requests, here.errors - then.errors)
+    return here.since(then)

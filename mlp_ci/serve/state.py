@@ -16,12 +16,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import OutsideError
+from mlp_ci.serve.rollout.progress import Phase, Progress
+from mlp_ci.serve.routing import gateway_plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-STABLE, CANARY = "stable", "canary"
+STABLE, CANARY, SHADOW = "stable", "canary", "shadow"
 REVERSAL_STEPS = ("git", "alias", "record", "deployment")
 # What still has to be said of a rollback after a deploy, or another rollback, moved the traffic on.
 OVERTAKEN_STEPS = {"deploy": ("git", "record"), "rollback": ("git", "record", "deployment")}
@@ -89,13 +91,18 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A version's server that should run: on this port, with this artefact, in this Python."""
+    """A version's server that should run: on this port, with this artefact, in this Python or as this image.
+
+    ``options`` are what model.yaml says of its processes, memory and batches, as JSON.
+    """
 
     version: int
     digest: str
     port: int
     artefact: str
     python: str
+    image: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -104,7 +111,7 @@ class Server:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """A share of the traffic: ``weight`` in per cent, ``arm`` is stable or canary."""
+    """A share of the traffic: ``weight`` in per cent, ``arm`` is stable, canary, or shadow (of copies)."""
 
     version: int
     weight: int
@@ -161,7 +168,8 @@ class State:
     """The whole ``state.json``. ``announced`` is the version whose alias and deployment record were made.
 
     ``reversal`` is the rollback that led to what is live, if one did; ``overtaken`` are earlier ones of which git was
-    not told yet.
+    not told yet. ``progress`` is the newest rollout, also when it is over. ``serve``, ``log`` and ``labels`` are the
+    settings of the last deploy, as JSON: what a rollback starts a version with that no longer runs.
     """
 
     model: str
@@ -180,10 +188,26 @@ class State:
     overtaken: list[Reversal] = field(default_factory=list)
     announced: int | None = None
     log: dict[str, Any] = field(default_factory=dict)
+    serve: dict[str, Any] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    progress: Progress | None = None
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self.gateway_port}"
+
+    def intervals(self) -> list[Interval]:
+        """When versions had the traffic, by start."""
+        return [
+            Interval(
+                stage=self.stage,
+                version=int(h["version"]),
+                digest=str(h["digest"]),
+                started=datetime.fromisoformat(h["started"]),
+                ended=datetime.fromisoformat(h["ended"]) if h["ended"] else None,
+            )
+            for h in self.history
+        ]
 
     def digest_of(self, version: int) -> str | None:
         """The digest that ``version`` last had when it ran here."""
@@ -192,7 +216,14 @@ class State:
 
     def canary(self) -> int | None:
         """The version that is on its way in, if there is one."""
-        return next((a.version for a in self.arms if a.arm == CANARY), None)
+        return next((a.version for a in self.arms if a.arm in (CANARY, SHADOW)), None)
+
+    def warm(self) -> set[int]:
+        """The versions that are to run: what has traffic, and the one that a rollback would go back to."""
+        rollout = self.serve.get("rollout") or {}
+        kept = self.serve.get("keep_previous", True) or rollout.get("strategy") == "blue-green"
+        wanted = {self.live, *(a.version for a in self.arms), *([self.previous()] if kept else [])}
+        return {version for version in wanted if version is not None}
 
     def previous(self) -> int | None:
         """The version before the live one that was not itself rolled back."""
@@ -216,6 +247,8 @@ class State:
 
     def settle(self, version: int, digest: str, now: datetime, evidence: str) -> None:
         """Note that a deploy gave ``version`` all the traffic; an earlier rollback of its bytes no longer counts."""
+        mine = self.progress is not None and self.progress.version == version
+        self._end_rollout(Phase.DONE if mine else Phase.ABORTED, "" if mine else f"version {version} was deployed")
         self.hand_over(version, digest, now, evidence)
         self.held = [h for h in self.held if h.digest != digest]
         if self.reversal and self.reversal.version != version:
@@ -228,8 +261,13 @@ class State:
         self.overtake("rollback")
         self.reversal = Reversal(held=held, version=version, digest=digest, evidence=evidence, by=by)
         self.announced = None
+        self._end_rollout(Phase.ABORTED, held.reason or "it was rolled back")
         self.hand_over(version, digest, datetime.fromisoformat(held.since), evidence)
         return self.reversal
+
+    def _end_rollout(self, phase: Phase, why: str) -> None:
+        if self.progress is not None and self.progress.going:
+            self.progress = replace(self.progress, phase=phase, why=why)
 
     def taken(self) -> tuple[int, str]:
         """The version and digest that a rollback takes away now: what is on its way in, else what is live."""
@@ -259,21 +297,32 @@ def read(place: Place) -> State | None:
     except FileNotFoundError:
         return None
     try:
-        raw = json.loads(text)
-        return State(
-            **{
-                **raw,
-                "servers": {int(k): Server(**v) for k, v in raw["servers"].items()},
-                "arms": [Arm(**a) for a in raw["arms"]],
-                "held": [Held(**h) for h in raw["held"]],
-                "reversal": _reversal(raw["reversal"]),
-                "overtaken": [o for o in map(_reversal, raw.get("overtaken") or []) if o],
-            }
-        )
+        return from_json(json.loads(text))
     except (ValueError, TypeError, KeyError) as error:
         msg = f"{place.state_file} cannot be read: {error}"
         fix = f"move {place.folder} away and run `mlp-ci deploy` again"
         raise OutsideError(msg, why="it says what runs for this stage", fix=fix) from error
+
+
+def to_json(state: State) -> dict[str, Any]:
+    """The state as JSON, wherever a target keeps it."""
+    progress = state.progress.to_json() if state.progress else None
+    return {**asdict(replace(state, progress=None)), "progress": progress}
+
+
+def from_json(raw: Mapping[str, Any]) -> State:
+    """The state from :func:`to_json`; raises KeyError, TypeError or ValueError for anything else."""
+    return State(
+        **{
+            **raw,
+            "servers": {int(k): Server(**v) for k, v in raw["servers"].items()},
+            "arms": [Arm(**a) for a in raw["arms"]],
+            "held": [Held(**h) for h in raw["held"]],
+            "reversal": _reversal(raw["reversal"]),
+            "overtaken": [o for o in map(_reversal, raw.get("overtaken") or []) if o],
+            "progress": Progress.from_json(raw["progress"]) if raw.get("progress") else None,
+        }
+    )
 
 
 def _reversal(raw: Mapping[str, Any] | None) -> Reversal | None:
@@ -295,11 +344,11 @@ def changing(place: Place) -> Iterator[State]:
     with (place.folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         state = read(place) or State(model=place.model, stage=place.stage)
-        before = asdict(state)
+        before = to_json(state)
         yield state
-        if asdict(state) != before:
+        if to_json(state) != before:
             state.generation += 1
-            write_json(place.state_file, asdict(state))
+            write_json(place.state_file, to_json(state))
         plan = gateway_plan(state)
         if read_json(place.gateway_file) != plan:  # also after a command that was killed right here
             write_json(place.gateway_file, plan)
@@ -346,17 +395,6 @@ def busy(place: Place) -> bool:
             except BlockingIOError:
                 return True
     return False
-
-
-def gateway_plan(state: State) -> dict[str, Any]:
-    """``gateway.json``: where requests go and how they are logged."""
-    return {
-        "generation": state.generation,
-        "model": state.model,
-        "stage": state.stage,
-        "arms": [{**asdict(a), "url": state.servers[a.version].url} for a in state.arms if a.version in state.servers],
-        "log": state.log,
-    }
 
 
 def read_json(file: Path) -> Any:

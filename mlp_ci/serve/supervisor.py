@@ -99,8 +99,10 @@ class Supervisor:
                 *(server.python, "-m", "mlp_ci.serve.server"),
                 *("--model", server.artefact, "--digest", server.digest, "--port", str(server.port)),
                 *("--name", state.model, "--version", str(server.version)),
+                *(str(part) for option in server.options.items() for part in option),
             ]
             for server in state.servers.values()
+            if not server.image  # the engine keeps a container running
         }
         if state.gateway_port:
             wanted[GATEWAY] = [state.python, "-m", "mlp_ci.serve.gateway", "--state", str(self.place.folder)]

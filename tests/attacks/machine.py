@@ -19,7 +19,7 @@ from mlp_ci.sandbox.forge.records import Event, Run
 from mlp_ci.sandbox.forge.server import ForgeServer
 from mlp_ci.sandbox.forge_queue import ForgeQueue
 from mlp_ci.sandbox.runner import Runner
-from mlp_ci.serve.targets import local
+from mlp_ci.serve.targets.local import local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,7 +16,7 @@ import yaml
 from mlp_ci import clock
 from mlp_ci.sandbox.forge.records import Job, Run
 from mlp_ci.serve.state import Place
-from mlp_ci.serve.targets import local
+from mlp_ci.serve.targets.local import local
 from tests.attacks import machine
 from tests.attacks import town as towns
 from tests.attacks.registry import Registry, open_registry, real_models

@@ -9,11 +9,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.serve import state as states
+from mlp_ci.serve.measured import Measured
 from mlp_ci.serve.state import Arm, Held, LiveFact, Place, Reversal, Server
-from mlp_ci.serve.targets import Counts, Release, Why, local
+from mlp_ci.serve.targets import Answer, Release, Settings, Why
+from mlp_ci.serve.targets.local import local
+from mlp_ci.serve.targets.machine import as_expected, goal_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
 
@@ -31,40 +34,41 @@ class Paper:
         state, fact = states.read(place), local.live(place)
         return replace(fact, running=not state.stopped) if fact and state else None
 
-    def prepare(self, place: Place, release: Release, log: Mapping[str, Any]) -> None:
+    def prepare(self, place: Place, release: Release, settings: Settings) -> None:
         if happens := self.meanwhile.pop("prepare", None):
             happens()
         with states.changing(place) as state:
-            state.log, state.gateway_port, state.stopped = dict(log), 4000, False
+            state.log, state.gateway_port, state.stopped = dict(settings.log), 4000, False
+            state.serve = settings.serve.model_dump(mode="json")
             if release.version not in state.servers:
                 state.servers[release.version] = Server(
                     version=release.version, digest=release.digest, port=5000, artefact="", python=""
                 )
 
-    def try_out(self, _place: Place, _version: int, _body: bytes) -> str:
-        return ""
+    def ask(self, _place: Place, _version: int | None, _body: bytes) -> Answer:
+        return Answer(200, b'{"predictions": [1]}')
 
     def healthy(self, _place: Place, _version: int) -> bool:
         return True
 
-    def counts(self, _place: Place) -> Mapping[int, Counts]:
-        return {}
+    def measured(self, _place: Place) -> Measured:
+        return Measured(boot="one")
 
     def shift(self, place: Place, arms: Sequence[Arm], expected: Sequence[Arm] | None = None) -> None:
         with states.changing(place) as state:
-            local._as_expected(place, state, expected)
+            as_expected(place, state, expected)
             state.arms = list(arms)
 
     def settle(self, place: Place, release: Release, now: datetime, expected: Sequence[Arm] | None = None) -> None:
         with states.changing(place) as state:
-            local._as_expected(place, state, expected)
+            as_expected(place, state, expected)
             state.settle(release.version, release.digest, now, release.evidence)
         self.moves.append(release.version)
         self.tidy(place)
 
     def tidy(self, place: Place) -> None:
         with states.changing(place) as state:
-            keep = {state.live, state.previous(), *(a.version for a in state.arms)}
+            keep = state.warm()
             state.servers = {v: s for v, s in state.servers.items() if v in keep}
 
     def withdraw(self, place: Place, version: int) -> None:
@@ -72,12 +76,15 @@ class Paper:
             if all(a.version != version for a in state.arms):
                 state.servers.pop(version, None)
 
-    def turn_back(self, place: Place, to: int | None, why: Why) -> tuple[Reversal, bool]:
+    def turn_back(
+        self, place: Place, to: int | None, why: Why, expected: Sequence[Arm] | None = None
+    ) -> tuple[Reversal, bool]:
         with states.changing(place) as state:
-            goal = local._goal(place, state, to)
+            goal = goal_of(place, state, to)
             digest = state.digest_of(goal) or ""
             if goal == state.live and state.canary() is None and state.reversal and state.reversal.version == goal:
                 return state.reversal, False
+            as_expected(place, state, expected)
             state.servers.setdefault(goal, Server(version=goal, digest=digest, port=5000, artefact="", python=""))
             taken, bad = state.taken()
             held = Held(version=taken, digest=bad, reason=why.reason, since=why.now.isoformat())

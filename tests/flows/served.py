@@ -17,7 +17,7 @@ from mlp_ci.promote import records
 from mlp_ci.serve import processes
 from mlp_ci.serve import state as states
 from mlp_ci.serve.state import Place
-from mlp_ci.serve.targets import local
+from mlp_ci.serve.targets.local import local
 from mlp_ci.spec import PromotionSpec, StageEntry, parse_promotion, render_promotion
 from mlp_ci.tracking import Tracking, artifact_digest
 from tests import promotion

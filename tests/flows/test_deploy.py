@@ -19,7 +19,7 @@ from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.promote import records
 from mlp_ci.report import Outcome
 from mlp_ci.serve import state as states
-from mlp_ci.serve.targets import local
+from mlp_ci.serve.targets.local import local
 from mlp_ci.spec import PromotionSpec, StageEntry, render_promotion
 from tests.flows.served import BETTER, BROKEN, GOOD, UNGATED, Scene, messages, scene
 from tests.serving import Load, ask, body, wait_until

@@ -20,7 +20,9 @@ from mlp_ci.serve import state as states
 from mlp_ci.serve.asked import open_job
 from mlp_ci.serve.rollout import Pace
 from mlp_ci.serve.shifting import Rollout, roll_out
-from mlp_ci.serve.targets import Release, local
+from mlp_ci.serve.targets import Release
+from mlp_ci.serve.targets.local import local
+from mlp_ci.serve.targets.machine import settings_of
 from mlp_ci.spec import Quarantined, parse_model, parse_promotion
 from mlp_ci.train.key import TrainKey
 from tests import promotion
@@ -59,7 +61,7 @@ class Between:
         return call
 
 
-@pytest.mark.parametrize(("function", "number"), [("prepare", 1), ("try_out", 1), ("counts", 2), ("healthy", 1)])
+@pytest.mark.parametrize(("function", "number"), [("prepare", 1), ("ask", 1), ("measured", 2), ("healthy", 1)])
 def test_a_rollback_in_the_middle_of_a_rollout_has_the_last_word(flights: Scene, function: str, number: int) -> None:
     flights.promote(staging=GOOD)
     assert serve.deploy(flights.ctx, None).outcome is Outcome.PASS
@@ -71,10 +73,11 @@ def test_a_rollback_in_the_middle_of_a_rollout_has_the_last_word(flights: Scene,
     # A deploy that was killed left the version at ten per cent: this is what the rollback ends.
     state = states.read(place)
     assert state
-    local.prepare(place, release, state.log)
+    settings = settings_of(state)
+    local.prepare(place, release, settings)
     local.shift(place, [states.Arm(version=GOOD, weight=90), states.Arm(version=BETTER, weight=10, arm="canary")])
     target: Any = Between(function, number, lambda: serve.rollback(ctx, "staging", to="previous", reason="it is slow"))
-    plan = Rollout(steps=[10, 50, 100], log=state.log, pace=Pace(seconds=0.0, checks=1))
+    plan = Rollout(steps=[10, 50, 100], settings=settings, pace=Pace(seconds=0.0, checks=1))
     with pytest.raises(RolloutAborted):
         roll_out(target, place, release, plan)
     assert [(a.version, a.weight) for a in local.arms(place)] == [(GOOD, 100)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -21,7 +22,9 @@ from mlp_ci.process import start_time
 from mlp_ci.serve import processes, reach
 from mlp_ci.serve import state as states
 from mlp_ci.serve.state import CANARY, Arm, Place
-from mlp_ci.serve.targets import Release, local, target_of
+from mlp_ci.serve.targets import Release, Settings, target_of
+from mlp_ci.serve.targets.local import local
+from mlp_ci.spec.serve import Serve
 from mlp_ci.tracking import artifact_digest
 from tests.serving import LOGGED, ROW, Load, ask, body, save_model, slowness, wait_until
 
@@ -53,8 +56,9 @@ def place(tmp_path: Path) -> Iterator[Place]:
         assert not [p for p in left if p and p.alive], "a process was left behind"
 
 
-def logging(place: Place) -> dict[str, object]:
-    return {"root": str(place.home / "log"), "columns": LOGGED}
+def logging(place: Place, **serve: object) -> Settings:
+    log = {"root": str(place.home / "log"), "columns": LOGGED}
+    return Settings(serve=Serve.model_validate(serve), log=log)
 
 
 def go_live(place: Place, release: Release) -> int:
@@ -121,7 +125,7 @@ def test_swaps_and_canaries_under_load_fail_no_request(place: Place, releases: d
     assert load.versions["1"] > 20
     assert load.versions["2"] > 20
     assert load.last["1"] < moved + 0.5, "an old version answered after the swap had returned"
-    seen = local.counts(place)
+    seen = local.measured(place).versions
     assert seen[1].requests == load.versions["1"]
     assert [i.version for i in local.history(place.home, "flight-delay")] == [1, 2]
 
@@ -144,7 +148,7 @@ def test_a_dead_arm_is_answered_by_the_other(place: Place, releases: dict[int, R
     kill(place, "v2")
     answered = [ask(port, body())[0] for _ in range(20)]
     assert answered == [200] * 20
-    assert local.counts(place)[2].errors > 0, "the dead arm's failures count against it"
+    assert local.measured(place).versions[2].errors > 0, "the dead arm's failures count against it"
 
 
 def test_a_killed_gateway_comes_back_on_its_port_without_refusing(place: Place, releases: dict[int, Release]) -> None:
@@ -216,11 +220,12 @@ def state_of(place: Place) -> states.State:
     return state
 
 
-def test_try_out_tells_a_good_answer_from_a_bad_one(place: Place, releases: dict[int, Release]) -> None:
+def test_a_version_can_be_asked_before_it_has_traffic(place: Place, releases: dict[int, Release]) -> None:
     go_live(place, releases[1])
-    assert local.try_out(place, 1, body()) == ""
-    assert "missing column" in local.try_out(place, 1, body({"hour": 1}))
-    assert local.try_out(place, 9, body()) == "its server does not run"
+    assert json.loads(local.ask(place, 1, body()).body) == json.loads(local.ask(place, None, body()).body)
+    assert b"missing column" in local.ask(place, 1, body({"hour": 1})).body
+    with pytest.raises(OutsideError, match=r"version 9 of .* does not run"):
+        local.ask(place, 9, body())
     with pytest.raises(OutsideError, match="version 9 does not run"):
         local.shift(place, [Arm(version=9, weight=100)])
 
@@ -298,9 +303,9 @@ def test_a_reused_pid_is_nobody() -> None:
 
 
 def test_targets_that_this_version_lacks_are_named() -> None:
-    assert target_of("local") is local
-    with pytest.raises(InputError, match=r"serve\.target is kubernetes") as refusal:
-        target_of("kubernetes")
+    assert target_of(Serve.model_validate({}), None) is local
+    with pytest.raises(InputError, match=r"serve\.target is nowhere") as refusal:
+        target_of(Serve.model_construct(target="nowhere"), None)  # type: ignore[arg-type]
     assert refusal.value.exit_code == 2
     assert "local" in refusal.value.fix
 

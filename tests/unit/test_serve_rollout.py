@@ -142,7 +142,9 @@ def test_the_state_survives_its_file(tmp_path: Path) -> None:
         wanted = state
     assert states.read(place) == wanted
     plan = states.read_json(place.gateway_file)
-    assert plan["arms"] == [{"version": 1, "weight": 100, "arm": "stable", "url": "http://127.0.0.1:4000"}]
+    (route,) = plan["routes"]
+    arm = {"version": 1, "weight": 100, "arm": "stable", "url": "http://127.0.0.1:4000", "digest": "sha256:1"}
+    assert route["arms"] == [arm]
     assert wanted.generation == 1
     with states.changing(place):
         pass

@@ -35,6 +35,14 @@ class Stratum:
     stable: Seen = Seen()  # noqa: RUF009 - frozen
     canary: Seen = Seen()  # noqa: RUF009 - frozen
 
+    def to_json(self) -> dict[str, Any]:
+        return {**vars(self), "stable": self.stable.to_json(), "canary": self.canary.to_json()}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Stratum:
+        """Raises KeyError, TypeError or ValueError for anything that :meth:`to_json` does not write."""
+        return cls(**{**raw, "stable": Seen.from_json(raw["stable"]), "canary": Seen.from_json(raw["canary"])})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
@@ -54,8 +62,10 @@ class Look:
 class Progress:
     """A rollout of ``version`` beside ``stable``. ``step`` is an index of ``steps``; -1 before the first.
 
-    ``baseline`` and ``boot`` are what had been counted when the step began, by version; ``past`` are the steps before.
-    ``ready`` is set by ``rollout promote``: go to the end without the steps that are left.
+    ``baseline`` and ``boot`` are what had been counted when the step began, by version; ``current`` is what both
+    answered since, at the last look; ``past`` are the steps before. A step without ``step_started`` is wanted and has
+    not begun: its traffic may not have moved yet. ``ready`` is set by ``rollout promote``: go to the end without the
+    steps that are left.
     """
 
     version: int
@@ -72,8 +82,19 @@ class Progress:
     ready: bool = False
     boot: str = ""
     baseline: Mapping[int, Seen] = field(default_factory=dict)
+    current: Stratum | None = None
     past: tuple[Stratum, ...] = ()
     looks: tuple[Look, ...] = ()
+
+    @property
+    def going(self) -> bool:
+        """Whether it is not over: it runs, or waits for a person."""
+        return self.phase in (Phase.RUNNING, Phase.PAUSED)
+
+    @property
+    def strata(self) -> tuple[Stratum, ...]:
+        """All that was seen of both versions beside each other, oldest first."""
+        return (*self.past, self.current) if self.current else self.past
 
     @property
     def weight(self) -> int:
@@ -91,13 +112,14 @@ class Progress:
         return replace(self, looks=tuple(kept))
 
     def to_json(self) -> dict[str, Any]:
-        raw = {k: v for k, v in vars(self).items() if k not in ("baseline", "past", "looks", "phase")}
+        raw = {k: v for k, v in vars(self).items() if k not in ("baseline", "current", "past", "looks", "phase")}
         return {
             **raw,
             "steps": list(self.steps),
             "phase": self.phase.value,
             "baseline": {str(v): s.to_json() for v, s in self.baseline.items()},
-            "past": [{**vars(p), "stable": p.stable.to_json(), "canary": p.canary.to_json()} for p in self.past],
+            "current": self.current.to_json() if self.current else None,
+            "past": [p.to_json() for p in self.past],
             "looks": [dict(vars(look)) for look in self.looks],
         }
 
@@ -110,10 +132,8 @@ class Progress:
                 "steps": tuple(int(s) for s in raw["steps"]),
                 "phase": Phase(raw["phase"]),
                 "baseline": {int(v): Seen.from_json(s) for v, s in raw["baseline"].items()},
-                "past": tuple(
-                    Stratum(**{**p, "stable": Seen.from_json(p["stable"]), "canary": Seen.from_json(p["canary"])})
-                    for p in raw["past"]
-                ),
+                "current": Stratum.from_json(raw["current"]) if raw.get("current") else None,
+                "past": tuple(Stratum.from_json(p) for p in raw["past"]),
                 "looks": tuple(Look(**look) for look in raw["looks"]),
             }
         )

@@ -1,10 +1,10 @@
-"""The places where versions can run. A target is a module with the functions of :class:`Target`."""
+"""The places where versions can run: what deploy, rollback and the rollout's driver need of a target."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlp_ci.errors import InputError
 from mlp_ci.serve.state import Arm, Held, Interval, LiveFact, Place, Reversal
@@ -15,8 +15,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlp_ci.context import Context
+    from mlp_ci.serve.measured import Measured
+    from mlp_ci.serve.rollout.progress import Progress
+    from mlp_ci.spec import PlatformSpec
+    from mlp_ci.spec.serve import Serve
 
-TARGETS = ("local",)
+# Where the target of that name is made: a module with a function ``target(platform)``.
+TARGETS = {
+    "local": "mlp_ci.serve.targets.local",
+    "docker": "mlp_ci.serve.targets.docker",
+    "kubernetes": "mlp_ci.serve.targets.kubernetes",
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,19 @@ class Release:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How it is to run: ``serve`` of model.yaml, what the prediction log keeps, and the lineage that labels carry.
+
+    ``log`` is empty for no log, else ``root`` (a folder), ``columns`` (name → type) and ``sample`` (0 to 1). ``labels``
+    are short texts: commit, run, team.
+    """
+
+    serve: Serve
+    log: Mapping[str, Any] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Why:
     """Why traffic goes back, and who wants it (a login; empty where it is not known)."""
 
@@ -39,30 +61,56 @@ class Why:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What a version answered since its gateway started; ``errors`` are its own faults."""
+class Answer:
+    """What a version answered: the HTTP status and the body."""
 
-    requests: int = 0
-    errors: int = 0
+    status: int
+    body: bytes
 
 
 class Target(Protocol):
-    """What deploy and rollback need of a target."""
+    """What deploy, rollback and a rollout need of a target. Every call may be repeated, and killed anywhere."""
+
+    # ------------------------------------------------------------ what runs
 
     def live(self, place: Place) -> LiveFact | None:
         """The version that has the traffic; None when nothing was ever deployed."""
 
-    def prepare(self, place: Place, release: Release, log: Mapping[str, Any]) -> None:
+    def history(self, home: Path, model: str) -> list[Interval]:
+        """Which versions had the traffic, and when."""
+
+    def prepare(self, place: Place, release: Release, settings: Settings) -> None:
         """Have ``release`` run and answer, without any traffic. Does nothing when it already does.
 
-        Raises RolloutAborted as soon as another command ends what this one starts.
+        Raises RolloutAborted as soon as another command ends what this one starts; InputError when the version does
+        not start, OutsideError when the machine or the cluster does not let it.
         """
 
-    def try_out(self, place: Place, version: int, body: bytes) -> str:
-        """Ask the version directly; empty when it answers as it should, else what is wrong."""
+    def plan(self, place: Place, release: Release, settings: Settings) -> str:
+        """What :meth:`prepare` and the rollout would change, as text for people (a diff); "" when nothing would."""
+
+    def ask(self, place: Place, version: int | None, body: bytes) -> Answer:
+        """Post ``body`` to ``/invocations`` of the version itself, or of the address that clients use (None).
+
+        Raises OutsideError when nobody answers.
+        """
+
+    def healthy(self, place: Place, version: int) -> bool:
+        """Whether the version answers its health check, now."""
+
+    def withdraw(self, place: Place, version: int) -> None:
+        """End a version that has no traffic, once it has answered what it was asked."""
+
+    def tidy(self, place: Place) -> None:
+        """End every version that has no traffic and is not kept warm."""
+
+    def stop(self, place: Place) -> None:
+        """End everything; what ran and when stays known, and the next deploy starts it again."""
+
+    # ------------------------------------------------------------ traffic
 
     def arms(self, place: Place) -> list[Arm]:
-        """How the traffic is split now."""
+        """How the traffic is split now. An arm called shadow gets a copy of ``weight`` per cent, and never answers."""
 
     def shift(self, place: Place, arms: Sequence[Arm], expected: Sequence[Arm] | None = None) -> None:
         """Split the traffic; on return every new request follows the new split.
@@ -70,17 +118,30 @@ class Target(Protocol):
         Raises RolloutAborted, and changes nothing, when the split is not the ``expected`` one: somebody else moved it.
         """
 
-    def healthy(self, place: Place, version: int) -> bool:
-        """Whether the version answers its health check."""
-
-    def counts(self, place: Place) -> Mapping[int, Counts]:
-        """Requests and errors by version."""
-
     def settle(self, place: Place, release: Release, now: datetime, expected: Sequence[Arm] | None = None) -> None:
-        """Give the version everything, keep the one before warm, end all others once they have answered."""
+        """Give the version everything, keep the one before warm, end all others; its rollout, if any, is done."""
 
-    def withdraw(self, place: Place, version: int) -> None:
-        """End a version that has no traffic."""
+    def turn_back(
+        self, place: Place, to: int | None, why: Why, expected: Sequence[Arm] | None = None
+    ) -> tuple[Reversal, bool]:
+        """Give all traffic to an earlier version (the previous one, if ``to`` is None); a rollout is aborted by it.
+
+        Returns the reversal and whether traffic moved; it did not when an earlier call was killed after that. Raises
+        RolloutAborted, and changes nothing, when the split is not the ``expected`` one.
+        """
+
+    # ------------------------------------------------------------ the rollout
+
+    def measured(self, place: Place) -> Measured:
+        """What every version answered, counted up to now; OutsideError when nobody can say."""
+
+    def progress(self, place: Place) -> Progress | None:
+        """How far the newest rollout is, also when it is over; None when there was none."""
+
+    def keep(self, place: Place, progress: Progress | None, expected: Progress | None) -> None:
+        """Remember how far it is. RolloutAborted, and nothing changes, when what was kept is not ``expected``."""
+
+    # ------------------------------------------------------------ what was said of it
 
     def announced(self, place: Place) -> int | None:
         """The version whose alias and deployment record were made."""
@@ -94,12 +155,6 @@ class Target(Protocol):
     def acknowledge(self, place: Place, digest: str) -> None:
         """Note that git knows of the rollback, so that git alone decides from now on."""
 
-    def turn_back(self, place: Place, to: int | None, why: Why) -> tuple[Reversal, bool]:
-        """Give all traffic to an earlier version (the previous one, if ``to`` is None).
-
-        Returns the reversal and whether traffic moved; it did not when an earlier call was killed after that.
-        """
-
     def reversal(self, place: Place) -> Reversal | None:
         """The rollback that led to what is live, if one did."""
 
@@ -109,29 +164,30 @@ class Target(Protocol):
     def note(self, place: Place, reversal: Reversal) -> None:
         """Note how far the record of a rollback is."""
 
-    def stop(self, place: Place) -> None:
-        """End everything; what ran and when stays known, and the next deploy starts it again."""
 
-    def tidy(self, place: Place) -> None:
-        """End every version that has no traffic and is not kept warm."""
-
-    def history(self, home: Path, model: str) -> list[Interval]:
-        """Which versions had the traffic, and when."""
-
-
-def target_of(name: str) -> Target:
-    """The target called ``name`` in model.yaml."""
-    if name not in TARGETS:
-        msg = f"serve.target is {name}, and this version of mlp-ci has no such target"
-        raise InputError(msg, fix=f"set serve.target in model.yaml to {' or '.join(TARGETS)}")
-    return cast(Target, import_module(f"mlp_ci.serve.targets.{name}"))
+def target_of(serve: Serve, platform: PlatformSpec | None) -> Target:
+    """The target that ``serve.target`` of model.yaml names, with the settings of platform.yaml (None: defaults)."""
+    home = TARGETS.get(serve.target, "")
+    try:
+        module = import_module(home or f"{__name__}.{serve.target}")
+    except ModuleNotFoundError as error:
+        if error.name not in (home, f"{__name__}.{serve.target}"):
+            raise
+        msg = f"serve.target is {serve.target}, and this version of mlp-ci has no such target"
+        raise InputError(msg, fix="set serve.target in model.yaml to local") from error
+    made: Target = module.target(platform)
+    return made
 
 
 def live(ctx: Context, model: str, stage: str) -> LiveFact | None:
     """What really runs for ``model`` in ``stage`` on this machine; None when nothing was ever deployed."""
-    return target_of("local").live(Place(ctx.serve_home, model, stage))
+    from mlp_ci.serve.targets.local import local
+
+    return local.live(Place(ctx.serve_home, model, stage))
 
 
 def history(ctx: Context, model: str) -> list[Interval]:
     """The intervals in which versions of ``model`` had the traffic of a stage, by start."""
-    return target_of("local").history(ctx.serve_home, model)
+    from mlp_ci.serve.targets.local import local
+
+    return local.history(ctx.serve_home, model)
