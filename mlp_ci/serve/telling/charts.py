@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlp_ci.drawing.axes import Axis, Tick, line
 from mlp_ci.serve.telling.standing import OUTCOMES, steps_of
-from mlp_ci.serve.telling.words import Scale, at_time, moment, scale_of, title_of
+from mlp_ci.serve.telling.words import Scale, at_time, many, moment, scale_of, title_of, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,8 @@ def narrowings(facts: Facts) -> list[Narrowing]:
 def _narrowing(facts: Facts, judged: Judged) -> Narrowing:
     scale = scale_of(judged.metric, facts.rollout)
     needed = judged.needed
-    seen = f"{judged.seen:,} of {needed:,} requests" if needed else f"{judged.seen:,} requests"
+    unit = unit_of(judged.metric)
+    sample = f"{judged.seen:,} of {many(needed, unit)}" if needed else many(judged.seen, unit)
     filled = min(100.0, 100.0 * judged.seen / needed) if needed else None
     bare = Narrowing(
         metric=judged.metric,
@@ -74,7 +75,7 @@ def _narrowing(facts: Facts, judged: Judged) -> Narrowing:
         effect=scale.effect(judged.effect),
         span=scale.span(judged.low, judged.high),
         limit=scale.limit(judged.margin),
-        sample=seen,
+        sample=sample,
         filled=filled,
     )
     return _drawn(bare, facts, judged, scale)

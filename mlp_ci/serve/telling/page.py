@@ -44,7 +44,7 @@ def page(facts: Facts) -> str:
     """The whole page."""
     progress = facts.progress
     began = moment(progress.started) if progress else None
-    rate = rate_of(facts)
+    rate = rate_of(facts, facts.current.canary.requests) if facts.current else None
     values = {
         "f": facts,
         "p": progress,

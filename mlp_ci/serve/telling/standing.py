@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlp_ci.report import Outcome
 from mlp_ci.serve.measured import Seen
 from mlp_ci.serve.rollout.progress import Phase
-from mlp_ci.serve.telling.words import at_time, lasting, many, moment, title_of
+from mlp_ci.serve.telling.words import at_time, lasting, many, moment, title_of, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -194,10 +194,10 @@ def _awaited(facts: Facts) -> list[str]:
         left = missing(judged)
         if not left:
             continue
-        rate = rate_of(facts)
+        unit, rate = unit_of(judged.metric), rate_of(facts, judged.seen)
         about = f", about {lasting(left / rate)} as it goes now" if rate else ""
         title = title_of(judged.metric)
-        said.append(f"{title[0].upper()}{title[1:]}: {many(left, 'more request')} of the new version{about}.")
+        said.append(f"{title[0].upper()}{title[1:]}: {many(left, f'more {unit}')} of the new version{about}.")
     return said or ["More answers of both versions are needed."]
 
 
@@ -213,17 +213,17 @@ def _patience(facts: Facts, progress: Progress) -> list[str]:
 
 
 def missing(judged: Judged) -> int:
-    """How many requests of the new version a verdict still needs; 0 where that is not known."""
+    """How much a verdict still needs of what the new version answers; 0 where that is not known."""
     return max(0, judged.needed - judged.seen) if judged.needed is not None else 0
 
 
-def rate_of(facts: Facts) -> float | None:
-    """Requests of the new version in a second, in this step; None while that cannot be known."""
+def rate_of(facts: Facts, seen: int) -> float | None:
+    """How much of what was seen of the new version in this step came in a second; None while that cannot be known."""
     began = moment(facts.current.started) if facts.current else None
-    if facts.current is None or began is None or not facts.current.canary.requests:
+    if began is None or not seen:
         return None
     seconds = (facts.now - began).total_seconds()
-    return facts.current.canary.requests / seconds if seconds > 0 else None
+    return seen / seconds if seconds > 0 else None
 
 
 def commands(facts: Facts) -> list[tuple[str, str]]:

@@ -97,6 +97,11 @@ def title_of(metric: str) -> str:
     return TITLES.get(metric, cut(metric.replace("_", " "), 60))
 
 
+def unit_of(metric: str) -> str:
+    """What a sample of this metric counts: a request may hold several rows, and each row has its prediction."""
+    return "request" if metric == "error_rate" or metric.startswith("latency_") else "row"
+
+
 def percent(share: float) -> str:
     """A share of one in per cent, in two digits, or three from 1 % on, without the sign."""
     hundredth = share * 100
