@@ -1,0 +1,160 @@
+"""The error rate: a share of requests, against that of the stable version."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlp_ci.serve.analysis import intervals, samples
+from mlp_ci.serve.analysis.evidence import Table, log_evidence
+from mlp_ci.serve.analysis.level import Level, percent, points, rounded
+from mlp_ci.serve.analysis.verdict import Judged, Need, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlp_ci.serve.measured import Seen
+    from mlp_ci.serve.rollout.progress import Stratum
+    from mlp_ci.spec.serve import Check
+
+# Worse by the margin, by three times the margin, and by errors that the stable version never has, however few.
+WEIGHTS = (0.6, 0.2, 0.2)
+NEVER = 1e-9
+ASSUMED = 0.01  # errors of a version of which nothing was measured
+FEW = 100  # requests that tell nothing of an error rate
+
+
+def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
+    """What the requests of all steps say, and whether those of the last are enough."""
+    margin = float(check.max_increase or 0)
+    tables = [_table(s.stable, s.canary) for s in strata]
+    now = tables[-1]
+    stable, canary = standardised(tables)
+    whole = Judged(
+        metric=check.metric, verdict=Verdict.INSUFFICIENT, reason="", margin=margin, seen=int(now.canary_rows)
+    )
+    if stable is None or canary is None:
+        return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
+    base = baseline(tables, margin)
+    needed = samples.of_shares(
+        rounded(base),
+        rounded(base) + margin,
+        rounded(float(now.stable_rows / now.canary_rows)) if now.both else 1.0,
+        samples.barrier_of(level.alpha, WEIGHTS[0]),
+        level.power,
+    )
+    low, high = interval(tables, level.alpha)
+    whole = Judged(
+        **{
+            **vars(whole),
+            "stable": stable,
+            "canary": canary,
+            "effect": canary - stable,
+            "low": low,
+            "high": high,
+            "needed": needed,
+        }
+    )
+    evidence = log_evidence(tables, *alternatives(base, margin))
+    if evidence >= math.log(1 / level.alpha):
+        return _with(whole, Verdict.FAIL, _worse(tables, whole, evidence))
+    said = f"{percent(canary)} errors, the old version {percent(stable)}"
+    if not now.both:
+        return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
+    _, highest = interval(tables[-1:], level.alpha)
+    if highest < margin and now.canary_rows >= samples.LEAST:
+        return _with(
+            whole, Verdict.PASS, f"{said}: in this step at most {percent(highest)} more, under {percent(margin)}"
+        )
+    if needed is not None and now.canary_rows >= needed:
+        return _with(
+            whole,
+            Verdict.PASS,
+            f"{said}: no harm seen in the {needed:,} requests that {percent(margin)} more would take",
+        )
+    wanted = f"of the {needed:,} needed" if needed is not None else "so far"
+    return _with(whole, Verdict.INSUFFICIENT, f"{said}: {int(now.canary_rows):,} requests {wanted}")
+
+
+def need(check: Check, stable: Seen, others: float, level: Level) -> Need:
+    """Requests of the canary, when ``others`` of the stable version come with each."""
+    margin = float(check.max_increase or 0)
+    known = stable.requests >= FEW
+    base = rounded((stable.errors + 0.5) / (stable.requests + 1) if known else ASSUMED)
+    barrier = samples.barrier_of(level.alpha, WEIGHTS[0])
+    requests = samples.of_shares(base, base + margin, rounded(others), barrier, level.power)
+    assumed = "" if known else " (assumed)"
+    return Need(
+        metric=check.metric, requests=requests, why=f"{percent(base)}{assumed} → {percent(base + margin)} errors"
+    )
+
+
+def alternatives(base: float, margin: float) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """(stable, canary) shares of errors that the evidence is for, and their weights."""
+    canary = np.minimum([base + margin, base + 3 * margin, NEVER], 0.999)
+    return (np.minimum([base, base, 0.0], 0.99 * canary), canary), np.asarray(WEIGHTS)
+
+
+def baseline(tables: Sequence[Table], margin: float) -> float:
+    """The stable version's share of errors, if the canary's were larger by the margin.
+
+    From both together, since what is chosen by the sum of both tells nothing of which of them had the errors.
+    """
+    canary = sum(float(t.canary_rows) for t in tables)
+    rows = canary + sum(float(t.stable_rows) for t in tables)
+    pooled = (sum(float(t.canary_hits + t.stable_hits) for t in tables) + 0.5) / (rows + 1)
+    return max(pooled - margin * canary / max(rows, 1), pooled / 20)
+
+
+def standardised(tables: Sequence[Table]) -> tuple[float | None, float | None]:
+    """The shares of hits in stable and canary, both as if their requests had come in the canary's steps."""
+    used = [t for t in tables if t.both]
+    rows = sum(float(t.canary_rows) for t in used)
+    if not rows:
+        return None, None
+    stable = sum(float(t.canary_rows * t.stable_hits / t.stable_rows) for t in used) / rows
+    return stable, sum(float(t.canary_hits) for t in used) / rows
+
+
+def interval(tables: Sequence[Table], alpha: float) -> tuple[float, float]:
+    """Bounds of the difference of the two shares, standardised: half of alpha for each version."""
+    used = [t for t in tables if t.both]
+    rows = sum(float(t.canary_rows) for t in used)
+    low, high = intervals.of_share(sum(t.canary_hits for t in used), rows, alpha / 2)
+    lows, highs = intervals.of_share(
+        np.asarray([t.stable_hits for t in used]), np.asarray([t.stable_rows for t in used]), alpha / 2 / len(used)
+    )
+    part = np.asarray([float(t.canary_rows) for t in used]) / rows
+    return float(low - np.sum(part * highs)), float(high - np.sum(part * lows))
+
+
+def no_traffic(now: Table) -> str:
+    """Why nothing can be said of this step."""
+    if not now.canary_rows:
+        return "the new version got no requests in this step"
+    return "the old version got no requests in this step: nothing to compare with"
+
+
+def _table(stable: Seen, canary: Seen) -> Table:
+    return Table(
+        min(stable.errors, stable.requests), stable.requests, min(canary.errors, canary.requests), canary.requests
+    )
+
+
+def _worse(tables: Sequence[Table], whole: Judged, evidence: float) -> str:
+    hits, rows = (int(sum(x)) for x in zip(*[(t.canary_hits, t.canary_rows) for t in tables], strict=True))
+    old_hits, old_rows = (int(sum(x)) for x in zip(*[(t.stable_hits, t.stable_rows) for t in tables], strict=True))
+    if not old_hits:
+        return f"{hits:,} errors in {rows:,} requests, the old version had none in {old_rows:,}"
+    assert whole.stable is not None and whole.canary is not None and whole.low is not None and whole.high is not None  # noqa: PT018
+    odds = f"{min(math.exp(min(evidence, 50)), 1e6):,.0f}"
+    return (
+        f"{percent(whole.canary)} errors, the old version {percent(whole.stable)} ({hits:,} of {rows:,} requests, "
+        f"{old_hits:,} of {old_rows:,}): {points(whole.low, whole.high)}, {odds} times as likely if it is worse"
+    )
+
+
+def _with(whole: Judged, verdict: Verdict, reason: str) -> Judged:
+    return Judged(**{**vars(whole), "verdict": verdict, "reason": reason})

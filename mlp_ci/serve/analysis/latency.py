@@ -1,0 +1,220 @@
+"""A quantile of the latency, against that of the stable version: how many requests are slower than harm begins at.
+
+The canary's quantile of level q is at least t exactly when a share of 1 − q or more of its requests takes t or longer.
+So with t at the margin (the stable version's quantile, times the ratio or plus the milliseconds) this is a test of two
+shares, as of errors.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlp_ci.serve.analysis import intervals, samples
+from mlp_ci.serve.analysis.errors import no_traffic
+from mlp_ci.serve.analysis.evidence import Table, log_evidence
+from mlp_ci.serve.analysis.level import Level, rounded
+from mlp_ci.serve.analysis.verdict import Judged, Need, Verdict
+from mlp_ci.serve.measured import LATENCY_BOUNDS_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlp_ci.serve.measured import Seen
+    from mlp_ci.serve.rollout.progress import Stratum
+    from mlp_ci.spec.serve import Check
+
+WEIGHTS = (0.75, 0.25)
+# A version of whose requests fewer than this part of 1 − q are that slow has no worse quantile, whatever the other's
+# are: without it a single slow first request would be strong evidence.
+HARMLESS = 0.2
+BINS = len(LATENCY_BOUNDS_MS) + 1
+EDGES = np.asarray([0.0, *LATENCY_BOUNDS_MS])
+ASSUMED = 0.25  # of 1 − q: requests of the stable version beyond the margin, when nothing was measured
+
+
+def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
+    """What the requests of all steps say, and whether those of the last are enough."""
+    q = quantile_of(check.metric)
+    stable, canary = [_bins(s.stable) for s in strata], [_bins(s.canary) for s in strata]
+    margin = float(check.max_ratio or check.max_increase or 0)
+    whole = Judged(
+        metric=check.metric, verdict=Verdict.INSUFFICIENT, reason="", margin=margin, seen=int(canary[-1].sum())
+    )
+    all_stable, all_canary = np.sum(stable, axis=0), np.sum(canary, axis=0)
+    if not all_stable.sum() or not all_canary.sum():
+        return _with(whole, Verdict.INSUFFICIENT, no_traffic(Table(0, stable[-1].sum(), 0, canary[-1].sum())))
+    tables = [_table(check, q, (s, c), all_stable) for s, c in zip(stable, canary, strict=True)]
+    now, base = tables[-1], baseline(tables, 1 - q)
+    effect, low, high = effect_of(check, q, (all_stable, all_canary), level.alpha)
+    needed = _needed(base, q, float(now.stable_rows / now.canary_rows) if now.both else 1.0, level)
+    whole = Judged(
+        **{
+            **vars(whole),
+            "stable": quantile(all_stable, q),
+            "canary": quantile(all_canary, q),
+            "effect": effect,
+            "low": low,
+            "high": high,
+            "needed": needed,
+        }
+    )
+    said = f"{whole.canary:.3g} ms, the old version {whole.stable:.3g} ms"
+    evidence = log_evidence(tables, *alternatives(base, 1 - q))
+    if evidence >= math.log(1 / level.alpha):
+        slow, rows = (int(sum(x)) for x in zip(*[(t.canary_hits, t.canary_rows) for t in tables], strict=True))
+        return _with(
+            whole, Verdict.FAIL, f"{said}: {slow:,} of {rows:,} requests are slower than {_harm(check, whole)}"
+        )
+    if not now.both:
+        return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
+    _, _, highest = effect_of(check, q, (stable[-1], canary[-1]), level.alpha)
+    if highest is not None and highest < margin and now.canary_rows >= samples.LEAST:
+        return _with(
+            whole, Verdict.PASS, f"{said}: in this step at most {_show(check, highest)}, under {_show(check, margin)}"
+        )
+    if needed is not None and now.canary_rows >= needed:
+        return _with(
+            whole,
+            Verdict.PASS,
+            f"{said}: no harm seen in the {needed:,} requests that {_show(check, margin)} would take",
+        )
+    if needed is None:
+        return _with(
+            whole, Verdict.INSUFFICIENT, f"{said}: {_show(check, margin)} cannot be told apart by these latencies"
+        )
+    return _with(whole, Verdict.INSUFFICIENT, f"{said}: {int(now.canary_rows):,} requests of the {needed:,} needed")
+
+
+def need(check: Check, stable: Seen, others: float, level: Level) -> Need:
+    """Requests of the canary, when ``others`` of the stable version come with each."""
+    q, bins = quantile_of(check.metric), _bins(stable)
+    name = check.metric.removeprefix("latency_").removesuffix("_ms")
+    rows = bins.sum()
+    if rows < 10 / (1 - q):
+        base, why = ASSUMED * (1 - q), f"a {name} of {_show(check, float(check.max_ratio or check.max_increase or 0))}"
+        return Need(metric=check.metric, requests=_needed(base, q, others, level), why=why)
+    at = quantile(bins, q)
+    edge = _edge(check, q, bins)
+    base = float(bins[edge:].sum()) / rows
+    harm = at * check.max_ratio if check.max_ratio else at + float(check.max_increase or 0)
+    why = f"a {name} of {at:.3g} → {harm:.3g} ms"
+    return Need(metric=check.metric, requests=_needed(base, q, others, level), why=why)
+
+
+def quantile_of(metric: str) -> float:
+    """0.99 of ``latency_p99_ms``."""
+    return int(metric.removeprefix("latency_p").removesuffix("_ms")) / 100
+
+
+def quantile(bins: np.ndarray, q: float) -> float:
+    """The quantile in ms, within its bin by the logarithm."""
+    wanted, reached = q * bins.sum(), np.cumsum(bins)
+    at = int(np.searchsorted(reached, wanted, side="left"))
+    at = min(at, BINS - 1)
+    if at in (0, BINS - 1):
+        return float(EDGES[max(at, 1)])
+    part = (wanted - (reached[at] - bins[at])) / max(bins[at], 1)
+    return float(EDGES[at] * (EDGES[at + 1] / EDGES[at]) ** part)
+
+
+def alternatives(base: float, harm: float) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """(stable, canary) shares of requests beyond the margin that the evidence is for, and their weights."""
+    stable = max(base, HARMLESS * harm)
+    canary = np.asarray([harm, min(0.95, 3 * harm) if harm < 0.4 else 0.5 + harm / 2])
+    return (np.minimum(stable, 0.99 * canary), canary), np.asarray(WEIGHTS)
+
+
+def baseline(tables: Sequence[Table], harm: float) -> float:
+    """The stable version's share of slow requests, if the canary's were ``harm``: from both together, as of errors."""
+    canary = sum(float(t.canary_rows) for t in tables)
+    rows = canary + sum(float(t.stable_rows) for t in tables)
+    pooled = (sum(float(t.canary_hits + t.stable_hits) for t in tables) + 0.5) / (rows + 1)
+    share = canary / max(rows, 1)
+    return max((pooled - share * harm) / max(1 - share, 1e-9), 0.0)
+
+
+def effect_of(
+    check: Check, q: float, both: tuple[np.ndarray, np.ndarray], alpha: float
+) -> tuple[float | None, float | None, float | None]:
+    """Ratio or difference of the quantiles with its bounds, half of alpha for each version."""
+    if not all(b.sum() for b in both):
+        return None, None, None
+    (old_low, old_high), (low, high) = (quantile_bounds(b, q, alpha / 2) for b in both)
+    old, new = (quantile(b, q) for b in both)
+    if check.max_ratio is not None:
+        return (
+            new / old,
+            low / old_high if old_high else 0.0,
+            high / old_low if old_low and math.isfinite(high) else None,
+        )
+    return (
+        new - old,
+        low - old_high if math.isfinite(old_high) else None,
+        high - old_low if math.isfinite(high) else None,
+    )
+
+
+def quantile_bounds(bins: np.ndarray, q: float, alpha: float) -> tuple[float, float]:
+    """Bounds of a quantile in ms at all looks at once, rounded outwards to the bins.
+
+    Those values whose share of smaller requests could be q (Howard & Ramdas 2022, "Sequential estimation of quantiles
+    with applications to A/B testing and best-arm identification": the quantile of a stream is tested by the coin flips
+    "not above it", here by the beta-binomial mixture).
+    """
+    rows, below = float(bins.sum()), np.cumsum(bins)
+    inside = intervals.holds(below, rows, q, alpha)
+    under, over = np.flatnonzero(~inside & (below / rows < q)), np.flatnonzero(~inside & (below / rows > q))
+    low = float(EDGES[under[-1] + 1]) if under.size and under[-1] + 1 < len(EDGES) else 0.0
+    high = float(EDGES[over[0] + 1]) if over.size and over[0] + 1 < len(EDGES) else math.inf
+    return low, high
+
+
+def _table(check: Check, q: float, both: tuple[np.ndarray, np.ndarray], all_stable: np.ndarray) -> Table:
+    stable, canary = both
+    enough = stable.sum() * (1 - q) >= 20  # else the quantile is taken from all steps
+    edge = _edge(check, q, stable if enough else all_stable)
+    return Table(stable[edge:].sum(), stable.sum(), canary[edge:].sum(), canary.sum())
+
+
+def _edge(check: Check, q: float, stable: np.ndarray) -> int:
+    """The first bin that lies beyond the margin: the edge next to it, but above the stable version's quantile."""
+    at = quantile(stable, q)
+    harm = at * check.max_ratio if check.max_ratio else at + float(check.max_increase or 0)
+    above = bisect_left(LATENCY_BOUNDS_MS, harm)
+    if above and (
+        above >= len(LATENCY_BOUNDS_MS) or harm / LATENCY_BOUNDS_MS[above - 1] < LATENCY_BOUNDS_MS[above] / harm
+    ):
+        above -= 1
+    return max(above, bisect_left(LATENCY_BOUNDS_MS, at)) + 1
+
+
+def _needed(base: float, q: float, others: float, level: Level) -> int | None:
+    if base > 0.9 * (1 - q):
+        return None
+    stable = rounded(max(base, HARMLESS * (1 - q)))
+    return samples.of_shares(stable, 1 - q, rounded(others), samples.barrier_of(level.alpha, WEIGHTS[0]), level.power)
+
+
+def _bins(seen: Seen) -> np.ndarray:
+    found = np.zeros(BINS)
+    for index, count in seen.latency.items():
+        found[min(max(index, 0), BINS - 1)] += max(count, 0)
+    return found
+
+
+def _harm(check: Check, whole: Judged) -> str:
+    assert whole.stable is not None
+    at = whole.stable * check.max_ratio if check.max_ratio else whole.stable + float(check.max_increase or 0)
+    return f"{at:.3g} ms ({_show(check, whole.margin)})"
+
+
+def _show(check: Check, value: float) -> str:
+    return f"{value:.3g} times the old one's" if check.max_ratio else f"{value:.3g} ms more"
+
+
+def _with(whole: Judged, verdict: Verdict, reason: str) -> Judged:
+    return Judged(**{**vars(whole), "verdict": verdict, "reason": reason})

@@ -1,0 +1,248 @@
+"""The distribution of the predictions, against that of the stable version, two-sided.
+
+Numbers are compared by the Kolmogorov-Smirnov distance, the largest difference of the shares up to some value;
+categories by the total variation, the largest difference of the shares of some set of them. Both are a maximum over
+sets of bins, and each set is a test of two shares (see ``evidence``); the evidence is averaged over the sets.
+
+A new version never predicts quite the same, so the null hypothesis is not equality: a distance up to half of the margin
+is harmless.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mlp_ci.serve.analysis import intervals, samples
+from mlp_ci.serve.analysis.errors import no_traffic
+from mlp_ci.serve.analysis.evidence import Table, log_evidence
+from mlp_ci.serve.analysis.level import Level, rounded
+from mlp_ci.serve.analysis.verdict import Judged, Need, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from mlp_ci.serve.measured import Seen
+    from mlp_ci.serve.rollout.progress import Stratum
+    from mlp_ci.spec.serve import Check
+
+HARMLESS = 0.5  # of the margin
+SETS = 64  # values up to which numbers are compared, at most
+CATEGORIES = 8  # that are told apart, the rarest together; 254 sets of them
+EDGE = 1e-4  # shares of alternatives stay so far from 0 and 1
+
+
+def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
+    """What the rows of all steps say, and whether those of the last are enough."""
+    margin = float(check.max_distance or 0)
+    seen = int(_rows(strata[-1].canary))
+    whole = Judged(metric=check.metric, verdict=Verdict.INSUFFICIENT, reason="", margin=margin, seen=seen)
+    sets = sets_of([s.stable.predictions for s in strata] + [s.canary.predictions for s in strata])
+    tables = [_table(s.stable, s.canary, sets) for s in strata]
+    used, now = [t for t in tables if t.both], tables[-1]
+    if not used:
+        reason = no_traffic(now) if not now.canary_rows else "the old version's predictions are not known"
+        return _with(whole, Verdict.INSUFFICIENT, reason)
+    if not len(sets.members):
+        return _with(whole, Verdict.INSUFFICIENT, "every prediction is the same: nothing to compare yet")
+    effect, low, high = distance(used, level.alpha)
+    others = float(now.stable_rows / now.canary_rows) if now.both else 1.0
+    needed = _needed(margin, others, 2 * len(sets.members), level)
+    whole = Judged(**{**vars(whole), "effect": effect, "low": low, "high": high, "needed": needed})
+    said = f"a {sets.distance} distance of {effect:.2g}"
+    if evidence(used, margin) >= math.log(1 / level.alpha):
+        return _with(
+            whole,
+            Verdict.FAIL,
+            f"{said} between the versions' predictions ({sets.where(used)}), {margin:.2g} is allowed",
+        )
+    if not now.both:
+        return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
+    _, _, highest = distance([now], level.alpha)
+    if highest < margin and seen >= samples.LEAST:
+        return _with(whole, Verdict.PASS, f"{said}: in this step at most {highest:.2g}, under {margin:.2g}")
+    if needed is not None and seen >= needed:
+        return _with(
+            whole, Verdict.PASS, f"{said}: no harm seen in the {needed:,} predictions that {margin:.2g} would take"
+        )
+    wanted = f"of the {needed:,} needed" if needed is not None else "so far"
+    return _with(whole, Verdict.INSUFFICIENT, f"{said}: {seen:,} predictions {wanted}")
+
+
+def need(check: Check, stable: Seen, others: float, level: Level) -> Need:
+    """Predictions of the canary, when ``others`` of the stable version come with each."""
+    margin = float(check.max_distance or 0)
+    sets = 2 * max(1, len(sets_of([stable.predictions]).members)) if stable.predictions else 2 * SETS
+    why = f"predictions that are {margin:.2g} apart"
+    return Need(metric=check.metric, requests=_needed(margin, others, sets, level), why=why, unit="predictions")
+
+
+class Sets:
+    """The sets of bins that are looked at: ``members`` of shape (sets, bins), 1 where a bin is in the set."""
+
+    def __init__(self, names: Sequence[Sequence[str]], members: np.ndarray, *, ordered: bool) -> None:
+        self.names, self.members, self.ordered = names, members, ordered
+        self.distance = "Kolmogorov-Smirnov" if ordered else "total variation"
+        self._at = {name: index for index, group in enumerate(names) for name in group}
+
+    def counts(self, predictions: Mapping[str, int]) -> np.ndarray:
+        """Rows by bin."""
+        found = np.zeros(len(self.names))
+        for name, count in predictions.items():
+            found[self._at[name]] += max(count, 0)
+        return found
+
+    def where(self, tables: Sequence[Table]) -> str:
+        """The set in which the versions differ most, and how."""
+        stable, canary = shares(tables)
+        at = int(np.argmax(np.abs(canary - stable)))
+        inside = [self.names[i] for i in np.flatnonzero(self.members[at]).tolist()]
+        what = (
+            f"up to {_value(inside[-1][-1])}"
+            if self.ordered
+            else "of " + ", ".join(_value(n) for g in inside for n in g[:3])
+        )
+        return f"{100 * canary[at]:.3g} % {what}, before {100 * stable[at]:.3g} %"
+
+
+def sets_of(all_counts: Sequence[Mapping[str, int]]) -> Sets:
+    """Half-lines of numbers, or all sets of categories, chosen by what both versions predicted together."""
+    total: dict[str, int] = {}
+    for counts in all_counts:
+        for name, count in counts.items():
+            total[name] = total.get(name, 0) + max(count, 0)
+    rows = sum(total.values())
+    if all(_is_number(name) for name in total):
+        names = _merged(sorted(total, key=_order), total, rows / (SETS + 1))
+        return Sets(names, np.tri(len(names), dtype=float)[:-1], ordered=True)
+    common = sorted(total, key=lambda name: (-total[name], name))
+    groups = [[name] for name in common[: CATEGORIES - 1]]
+    groups += [common[CATEGORIES - 1 :]] if len(common) >= CATEGORIES else []
+    return Sets(groups, _subsets(len(groups)), ordered=False)
+
+
+def evidence(tables: Sequence[Table], margin: float) -> float:
+    """The logarithm of the e-process for a distance of ``margin`` somewhere, in either direction."""
+    both = [Table(*(_twice(*pair) for pair in _pairs(t))) for t in tables]
+    stable, canary = alternatives(both, margin)
+    weights = np.full(len(stable), 1 / len(stable))
+    possible = (canary - stable) > 0.9 * margin  # a set that everything is in cannot gain as much
+    if not possible.any():
+        return -math.inf
+    chosen = [Table(*(v[possible] if np.ndim(v) else v for v in vars(t).values())) for t in both]
+    return log_evidence(chosen, (stable[possible], canary[possible]), weights[possible], HARMLESS * margin)
+
+
+def alternatives(tables: Sequence[Table], margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """For each set the shares in stable and canary that are ``margin`` apart and add up to what was seen of both."""
+    canary = sum(float(t.canary_rows) for t in tables)
+    rows = canary + sum(float(t.stable_rows) for t in tables)
+    pooled = (sum(t.canary_hits + t.stable_hits for t in tables) + 0.5) / (rows + 1)
+    stable = np.clip(pooled - margin * canary / rows, EDGE, 1 - EDGE)
+    return stable, np.clip(stable + margin, EDGE, 1 - EDGE)
+
+
+def shares(tables: Sequence[Table]) -> tuple[np.ndarray, np.ndarray]:
+    """The share of each set in stable and canary, as if all rows had come in the canary's steps."""
+    rows = sum(float(t.canary_rows) for t in tables)
+    stable = sum(t.canary_rows * t.stable_hits / t.stable_rows for t in tables) / rows
+    return stable, sum(t.canary_hits for t in tables) / rows
+
+
+def distance(tables: Sequence[Table], alpha: float) -> tuple[float, float, float]:
+    """The distance with its bounds: those of every set's difference at once, alpha shared over them."""
+    stable, canary = shares(tables)
+    rows = sum(float(t.canary_rows) for t in tables)
+    each = alpha / 2 / max(1, len(stable))
+    lows, highs = intervals.of_share(sum(t.canary_hits for t in tables), rows, each)
+    old = [intervals.of_share(t.stable_hits, t.stable_rows, each / len(tables)) for t in tables]
+    parts = [float(t.canary_rows) / rows for t in tables]
+    low = lows - sum(part * high for part, (_, high) in zip(parts, old, strict=True))
+    high = highs - sum(part * low for part, (low, _) in zip(parts, old, strict=True))
+    nearest = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
+    farthest = np.maximum(np.abs(low), np.abs(high))
+    return float(np.max(np.abs(canary - stable))), float(np.max(nearest)), float(min(1.0, np.max(farthest)))
+
+
+def _table(stable: Seen, canary: Seen, sets: Sets) -> Table:
+    old, new = (sets.counts(s.predictions) * _weight(s) for s in (stable, canary))
+    return Table(sets.members @ old, float(old.sum()), sets.members @ new, float(new.sum()))
+
+
+def _weight(seen: Seen) -> float:
+    """Rows of one request are not independent: together they count for one."""
+    rows = sum(max(c, 0) for c in seen.predictions.values())
+    return min(1.0, seen.requests / rows) if rows else 1.0
+
+
+def _rows(seen: Seen) -> float:
+    return sum(max(c, 0) for c in seen.predictions.values()) * _weight(seen)
+
+
+def _needed(margin: float, others: float, tests: int, level: Level) -> int | None:
+    """At the middle of the distribution, where a difference is hardest to see."""
+    drift_of = samples.of_shares_apart(0.5 - margin / 2, margin, HARMLESS * margin, rounded(others))
+    found = samples.first_passage(*drift_of, samples.barrier_of(level.alpha, 1 / tests), level.power)
+    return None if found is None else max(samples.LEAST, math.ceil(found))
+
+
+def _pairs(table: Table) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Each set and its complement."""
+    return (
+        (table.stable_hits, table.stable_rows - table.stable_hits),
+        (np.asarray(table.stable_rows), np.asarray(table.stable_rows)),
+        (table.canary_hits, table.canary_rows - table.canary_hits),
+        (np.asarray(table.canary_rows), np.asarray(table.canary_rows)),
+    )
+
+
+def _twice(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.concatenate([one, other]) if np.ndim(one) else one
+
+
+def _merged(names: Sequence[str], total: Mapping[str, int], least: float) -> list[list[str]]:
+    """Neighbours together, until each bin has about ``least`` rows."""
+    groups: list[list[str]] = []
+    inside = math.inf
+    for name in names:
+        if inside + total[name] / 2 > least:
+            groups.append([])
+            inside = 0.0
+        groups[-1].append(name)
+        inside += total[name]
+    return groups
+
+
+def _subsets(count: int) -> np.ndarray:
+    """One of each pair of a set and its complement; the last category is in none."""
+    chosen = [c for size in range(1, count) for c in combinations(range(count - 1), size)]
+    found = np.zeros((len(chosen), count))
+    for row, members in enumerate(chosen):
+        found[row, list(members)] = 1
+    return found
+
+
+def _is_number(name: str) -> bool:
+    return name == "nan" or (name[:1] in ("p", "q", "n") and name[1:].isdigit())
+
+
+def _order(name: str) -> tuple[int, str]:
+    return (1, "") if name == "nan" else (0, name)
+
+
+def _value(name: str) -> str:
+    """The upper end of a bin of numbers, or the category."""
+    if not _is_number(name) or name == "nan":
+        return name.removeprefix("=")[:40]
+    rank = int(name[1:])
+    if name[0] == "p":
+        return f"{(rank + 1) / 100:.2g}"
+    size = 10 ** (((99999 - rank if name[0] == "n" else rank) - 600) / 48)
+    return f"{size:.3g}" if name[0] == "q" else f"−{size:.3g}"
+
+
+def _with(whole: Judged, verdict: Verdict, reason: str) -> Judged:
+    return Judged(**{**vars(whole), "verdict": verdict, "reason": reason})

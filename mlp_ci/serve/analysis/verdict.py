@@ -1,0 +1,71 @@
+"""What the analysis of a rollout is asked and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """Of one metric, and of all of them together."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    INSUFFICIENT = "insufficient"  # cannot tell yet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """How often the analysis may be wrong, in a whole rollout and over all of its metrics.
+
+    ``false_abort``: how often a version that is no worse may fail. ``power``: how surely one that is worse by the
+    margin fails within the sample that a step asks for.
+    """
+
+    false_abort: float = 0.05
+    power: float = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """One metric at one look.
+
+    ``stable``, ``canary``, ``effect`` and its interval are of all steps together. ``effect`` is canary − stable, but
+    their ratio where the margin is a ratio, and the distance of the distributions for predictions. ``low`` and
+    ``high`` hold at every look of the rollout at once (None: unbounded or unknown). Beyond ``margin``, away from "no
+    difference", is harm; it is negative where less is worse. ``seen`` and ``needed`` count what the new version
+    answered in this step: requests, or rows where rows are what is measured. ``needed`` is None where it is not known.
+    """
+
+    metric: str
+    verdict: Verdict
+    reason: str
+    margin: float
+    stable: float | None = None
+    canary: float | None = None
+    effect: float | None = None
+    low: float | None = None
+    high: float | None = None
+    needed: int | None = None
+    seen: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """All metrics at one look: fail if any fails, else insufficient if any is, else pass."""
+
+    verdict: Verdict
+    judged: tuple[Judged, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """What a metric needs of the new version within a step, to see the harm that ``why`` says.
+
+    ``requests`` counts ``unit``; None where nothing measured so far tells.
+    """
+
+    metric: str
+    requests: int | None
+    why: str
+    unit: str = "requests"
