@@ -56,7 +56,7 @@ def steps_of(facts: Facts) -> list[Step]:
         return []
     met = {s.weight: s for s in (*progress.past, *([facts.current] if facts.current else []))}
     ends = _ends(facts, [*met.values()])
-    said = dict(zip(progress.steps, facts.forecast, strict=False)) if _fits(facts) else {}
+    said = _forecast(facts)
     rows = []
     for index, weight in enumerate(progress.steps):
         stratum = met.get(weight)
@@ -74,13 +74,19 @@ def steps_of(facts: Facts) -> list[Step]:
     return rows
 
 
-def _fits(facts: Facts) -> bool:
-    return facts.progress is not None and len(facts.forecast) == len(facts.progress.steps)
+def _forecast(facts: Facts) -> dict[int, str]:
+    """The line of the forecast for each step. A step in which one version answers alone has none."""
+    steps = facts.progress.steps if facts.progress else ()
+    compared = [weight for weight in steps if weight < 100]
+    for weights in (steps, compared):
+        if len(weights) == len(facts.forecast):
+            return dict(zip(weights, facts.forecast, strict=True))
+    return {}
 
 
 def loose_forecast(facts: Facts) -> tuple[str, ...]:
     """The lines of the forecast that belong to no single step."""
-    return () if _fits(facts) else facts.forecast
+    return () if _forecast(facts) else facts.forecast
 
 
 def _standing(progress: Progress, index: int, *, met: bool) -> Standing:
