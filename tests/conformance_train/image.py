@@ -13,15 +13,15 @@ LEFT_OUT = {"site-packages", "test", "tests", "idlelib", "__pycache__", "ensurep
 PROGRAMS = ("/bin/sh", "/bin/sleep", "/bin/cat", "/usr/bin/id")
 
 
-def python_image() -> bytes:
-    """A tar with Python, its standard library and a shell, as ``docker import`` takes it."""
+def python_image(*more: str) -> bytes:
+    """A tar with Python, its standard library, a shell and the libraries ``more``, as ``docker import`` takes it."""
     python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
     library = Path(sysconfig.get_path("stdlib", vars={"installed_base": sys.base_prefix}))
     files = {p for p in library.rglob("*") if p.is_file() and not LEFT_OUT & set(p.relative_to(library).parts)}
     files = {p for p in files if "config-3" not in str(p)}
     programs = [python, *map(Path, PROGRAMS)]
     extensions = [p for p in files if p.suffix == ".so"]
-    files |= {*programs, *_libraries([*programs, *extensions])}
+    files |= {*programs, *_libraries([*programs, *extensions]), *map(Path, more)}
     return _tar(files, python)
 
 
