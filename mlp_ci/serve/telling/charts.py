@@ -63,7 +63,10 @@ def _narrowing(facts: Facts, judged: Judged) -> Narrowing:
     scale = scale_of(judged.metric, facts.rollout)
     needed = judged.needed
     unit = unit_of(judged.metric)
-    sample = f"{judged.seen:,} of {many(needed, unit)}" if needed else many(judged.seen, unit)
+    sample = many(judged.seen, unit)
+    if needed:
+        enough = judged.seen >= needed
+        sample = f"{sample}, {needed:,} needed" if enough else f"{judged.seen:,} of {many(needed, unit)}"
     filled = min(100.0, 100.0 * judged.seen / needed) if needed else None
     bare = Narrowing(
         metric=judged.metric,

@@ -99,10 +99,16 @@ def _standing(progress: Progress, index: int, *, met: bool) -> Standing:
 
 
 def _ends(facts: Facts, met: Sequence[Stratum]) -> dict[int, float]:
-    """How many seconds each step took that began: until the next began, or until now. A clock that jumps gives 0."""
+    """How many seconds each step took that began: until the next began, or until now; a clock that jumps gives 0.
+
+    A rollout that is over took no longer than until its last look.
+    """
     begun = sorted((when, s.weight) for s in met if (when := moment(s.started)))
-    until = [when for when, _ in begun[1:]] + [facts.now]
-    return {weight: max(0.0, (end - when).total_seconds()) for (when, weight), end in zip(begun, until, strict=True)}
+    looks = [when for look in (facts.progress.looks if facts.progress else ()) if (when := moment(look.at))]
+    over = facts.progress is not None and facts.progress.phase in (Phase.ABORTED, Phase.DONE)
+    last = max(looks) if looks and over else facts.now
+    until = [when for when, _ in begun[1:]] + [last]
+    return {weight: max(0.0, (end - when).total_seconds()) for (when, weight), end in zip(begun, until, strict=False)}
 
 
 def outcome_of(facts: Facts) -> Outcome:

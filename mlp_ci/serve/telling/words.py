@@ -71,7 +71,7 @@ class Scale:
             return f"× {self._bare(value, signed=False)}"
         bare = self._bare(value, signed=signed)
         if self.kind == "share":
-            return f"{bare} point{'' if bare == '1' else 's'}"
+            return f"{bare} point{'' if bare.lstrip('+−') == '1' else 's'}"
         return f"{bare} ms" if self.kind == "ms" else bare
 
     def _bare(self, value: float, *, signed: bool) -> str:
