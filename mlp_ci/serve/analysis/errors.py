@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mlp_ci.serve.analysis import intervals, samples
-from mlp_ci.serve.analysis.evidence import Table, log_evidence
+from mlp_ci.serve.analysis.evidence import Array, Table, log_evidence, pooled
 from mlp_ci.serve.analysis.level import Level, percent, points, rounded
 from mlp_ci.serve.analysis.verdict import Judged, Need, Verdict
 
@@ -31,13 +31,12 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     margin = float(check.max_increase or 0)
     tables = [_table(s.stable, s.canary) for s in strata]
     now = tables[-1]
-    stable, canary = standardised(tables)
     whole = Judged(
         metric=check.metric, verdict=Verdict.INSUFFICIENT, reason="", margin=margin, seen=int(now.canary_rows)
     )
-    if stable is None or canary is None:
+    if not any(t.both for t in tables):
         return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
-    base = baseline(tables, margin)
+    base = float(baseline(tables, margin))
     needed = samples.of_shares(
         rounded(base),
         rounded(base) + margin,
@@ -45,7 +44,8 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
         samples.barrier_of(level.alpha, WEIGHTS[0]),
         level.power,
     )
-    low, high = interval(tables, level.alpha)
+    canary, stable = (float(v) for v in intervals.standardised([t for t in tables if t.both]))
+    _, low, high = (float(v) for v in intervals.of_difference(tables, margin, level.alpha, NEVER))
     whole = Judged(
         **{
             **vars(whole),
@@ -57,13 +57,13 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
             "needed": needed,
         }
     )
-    evidence = log_evidence(tables, *alternatives(base, margin))
-    if evidence >= math.log(1 / level.alpha):
-        return _with(whole, Verdict.FAIL, _worse(tables, whole, evidence))
+    found = float(evidence(tables, margin))
+    if found >= math.log(1 / level.alpha):
+        return _with(whole, Verdict.FAIL, _worse(tables, whole, found))
     said = f"{percent(canary)} errors, the old version {percent(stable)}"
     if not now.both:
         return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
-    _, highest = interval(tables[-1:], level.alpha)
+    highest = float(intervals.of_difference(tables[-1:], margin, level.alpha, NEVER)[2])
     if highest < margin and now.canary_rows >= samples.LEAST:
         return _with(
             whole, Verdict.PASS, f"{said}: in this step at most {percent(highest)} more, under {percent(margin)}"
@@ -91,43 +91,18 @@ def need(check: Check, stable: Seen, others: float, level: Level) -> Need:
     )
 
 
-def alternatives(base: float, margin: float) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """(stable, canary) shares of errors that the evidence is for, and their weights."""
-    canary = np.minimum([base + margin, base + 3 * margin, NEVER], 0.999)
-    return (np.minimum([base, base, 0.0], 0.99 * canary), canary), np.asarray(WEIGHTS)
+def evidence(tables: Sequence[Table], margin: float) -> Array:
+    """The logarithm of the e-process; an array where the tables' fields are arrays over looks."""
+    base = baseline(tables, margin)
+    canary = np.minimum(np.stack([base + margin, base + 3 * margin, np.full_like(base, NEVER)]), 0.999)
+    stable = np.minimum(np.stack([base, base, np.zeros_like(base)]), 0.99 * canary)
+    return log_evidence(tables, (stable, canary), np.asarray(WEIGHTS))
 
 
-def baseline(tables: Sequence[Table], margin: float) -> float:
-    """The stable version's share of errors, if the canary's were larger by the margin.
-
-    From both together, since what is chosen by the sum of both tells nothing of which of them had the errors.
-    """
-    canary = sum(float(t.canary_rows) for t in tables)
-    rows = canary + sum(float(t.stable_rows) for t in tables)
-    pooled = (sum(float(t.canary_hits + t.stable_hits) for t in tables) + 0.5) / (rows + 1)
-    return max(pooled - margin * canary / max(rows, 1), pooled / 20)
-
-
-def standardised(tables: Sequence[Table]) -> tuple[float | None, float | None]:
-    """The shares of hits in stable and canary, both as if their requests had come in the canary's steps."""
-    used = [t for t in tables if t.both]
-    rows = sum(float(t.canary_rows) for t in used)
-    if not rows:
-        return None, None
-    stable = sum(float(t.canary_rows * t.stable_hits / t.stable_rows) for t in used) / rows
-    return stable, sum(float(t.canary_hits) for t in used) / rows
-
-
-def interval(tables: Sequence[Table], alpha: float) -> tuple[float, float]:
-    """Bounds of the difference of the two shares, standardised: half of alpha for each version."""
-    used = [t for t in tables if t.both]
-    rows = sum(float(t.canary_rows) for t in used)
-    low, high = intervals.of_share(sum(t.canary_hits for t in used), rows, alpha / 2)
-    lows, highs = intervals.of_share(
-        np.asarray([t.stable_hits for t in used]), np.asarray([t.stable_rows for t in used]), alpha / 2 / len(used)
-    )
-    part = np.asarray([float(t.canary_rows) for t in used]) / rows
-    return float(low - np.sum(part * highs)), float(high - np.sum(part * lows))
+def baseline(tables: Sequence[Table], margin: float) -> Array:
+    """The stable version's share of errors, by both together, if the canary's were worse by the margin."""
+    rate, share = pooled(tables)
+    return np.maximum(rate - margin * share, rate / 20)
 
 
 def no_traffic(now: Table) -> str:
@@ -143,13 +118,13 @@ def _table(stable: Seen, canary: Seen) -> Table:
     )
 
 
-def _worse(tables: Sequence[Table], whole: Judged, evidence: float) -> str:
+def _worse(tables: Sequence[Table], whole: Judged, found: float) -> str:
     hits, rows = (int(sum(x)) for x in zip(*[(t.canary_hits, t.canary_rows) for t in tables], strict=True))
     old_hits, old_rows = (int(sum(x)) for x in zip(*[(t.stable_hits, t.stable_rows) for t in tables], strict=True))
     if not old_hits:
         return f"{hits:,} errors in {rows:,} requests, the old version had none in {old_rows:,}"
     assert whole.stable is not None and whole.canary is not None and whole.low is not None and whole.high is not None  # noqa: PT018
-    odds = f"{min(math.exp(min(evidence, 50)), 1e6):,.0f}"
+    odds = f"{min(math.exp(min(found, 50)), 1e6):,.0f}"
     return (
         f"{percent(whole.canary)} errors, the old version {percent(whole.stable)} ({hits:,} of {rows:,} requests, "
         f"{old_hits:,} of {old_rows:,}): {points(whole.low, whole.high)}, {odds} times as likely if it is worse"

@@ -35,7 +35,7 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Table:
-    """Hits among the requests of both versions in one step; each field a number or an array over what is tested."""
+    """Hits among the requests of both versions in one step; each field a number, or an array over what is tested."""
 
     stable_hits: Array
     stable_rows: Array
@@ -53,30 +53,67 @@ class Table:
         return bool(np.all(np.asarray(self.canary_rows) > 0) and np.all(np.asarray(self.stable_rows) > 0))
 
 
-def nearest_null(stable: Array, canary: Array, share: Array, gap: float = 0.0) -> tuple[Array, Array]:
-    """The point (a0, a0 + gap) nearest to (stable, canary), where canary - stable ≥ gap; all arrays alike.
+def pooled(tables: Sequence[Table]) -> tuple[Array, Array]:
+    """The share of hits among the requests of both versions together, and the canary's part of the requests.
 
-    The derivative of the weighted divergence rises between ``stable`` and ``canary - gap``: bisection.
+    Alternatives are chosen by these: if the versions are alike, the sum says nothing of who had the hits, so that what
+    is chosen by it keeps the evidence's expected value at 1.
     """
-    if gap == 0:
+    hits = sum(np.asarray(t.canary_hits + t.stable_hits, float) for t in tables)
+    canary = sum(np.asarray(t.canary_rows, float) for t in tables)
+    rows = canary + sum(np.asarray(t.stable_rows, float) for t in tables)
+    return (hits + 0.5) / (rows + 1), canary / np.maximum(rows, 1)
+
+
+def nearest_null(stable: Array, canary: Array, share: Array, gap: Array = 0.0) -> tuple[Array, Array]:
+    """The point (a, a + gap) nearest to (stable, canary), arrays alike, by the divergence weighted with ``share``.
+
+    Nearest is what maximises a likelihood in which the two shares were seen: the cubic equation of Miettinen & Nurminen
+    1985, "Comparative analysis of two rates", in the closed form of Farrington & Manning 1990, "Test statistics and
+    sample size formulae for comparative binomial trials with null hypothesis of non-zero risk difference", appendix.
+    """
+    if np.ndim(gap) == 0 and gap == 0:
         middle = share * canary + (1 - share) * stable
         return middle, middle
-    low, high = np.array(stable, float), np.array(canary - gap, float)
-    for _ in range(50):
-        a = np.clip((low + high) / 2, TINY, 1 - gap - TINY)
-        b = a + gap
-        slope = share * (b - canary) / (b * (1 - b)) + (1 - share) * (a - stable) / (a * (1 - a))
-        low, high = np.where(slope < 0, a, low), np.where(slope < 0, high, a)
-    a = np.clip((low + high) / 2, TINY, 1 - gap - TINY)
-    return a, a + gap
+    others = (1 - share) / share
+    a = 1 + others
+    b = -(1 + others + canary + others * stable + gap * (others + 2)) / (3 * a)
+    c = (gap * gap + gap * (2 * canary + others + 1) + canary + others * stable) / (3 * a)
+    d = -canary * gap * (1 + gap) / (2 * a)
+    v = b**3 - 1.5 * b * c + d
+    u = np.where(v < 0, -1.0, 1.0) * np.sqrt(np.maximum(b * b - c, 0))
+    turned = (math.pi + np.arccos(np.clip(v / np.where(u == 0, TINY, u**3), -1, 1))) / 3
+    low, high = np.maximum(-gap, 0) + TINY, np.minimum(1 - gap, 1) - TINY
+    found = np.clip(2 * u * np.cos(turned) - b - gap, low, high)
+    for _ in range(2):  # Newton's steps: the cosine loses digits near 0
+        there = found + gap
+        slope = share * (there - canary) / (there * (1 - there)) + (1 - share) * (found - stable) / (
+            found * (1 - found)
+        )
+        bend = share * _bend(canary, there) + (1 - share) * _bend(stable, found)
+        found = np.clip(found - slope / bend, low, high)
+    return found, found + gap
 
 
-def log_ratio(table: Table, stable: Array, canary: Array, gap: float = 0.0) -> Array:
-    """The logarithm of the likelihood ratio above, for each alternative."""
-    a0, b0 = nearest_null(stable, canary, table.share, gap)
-    return _of_arm(table.canary_hits, table.canary_rows, canary, b0) + _of_arm(
+def _slope(seen: Array, p: Array) -> Array:
+    """First derivative of the divergence of ``seen`` from ``p`` by p."""
+    return (p - seen) / (p * (1 - p))
+
+
+def _bend(seen: Array, p: Array) -> Array:
+    """Second derivative of the divergence of ``seen`` from ``p`` by p."""
+    return seen / p**2 + (1 - seen) / (1 - p) ** 2
+
+
+def log_ratio(table: Table, stable: Array, canary: Array, gap: Array = 0.0) -> Array:
+    """The logarithm of the likelihood ratio above for each alternative; 0 where one version had no traffic."""
+    share = np.clip(table.share, TINY, 1 - TINY)
+    a0, b0 = nearest_null(stable, canary, share, gap)
+    found = _of_arm(table.canary_hits, table.canary_rows, canary, b0) + _of_arm(
         table.stable_hits, table.stable_rows, stable, a0
     )
+    said = (np.asarray(table.canary_rows) > 0) & (np.asarray(table.stable_rows) > 0)
+    return np.where(said, found, 0.0)
 
 
 def _of_arm(hits: Array, rows: Array, one: Array, null: Array) -> Array:
@@ -91,26 +128,32 @@ def _times_log(count: Array, one: Array, null: Array) -> Array:
     return np.where(np.asarray(count) > 0, found, 0.0)
 
 
-def log_evidence(tables: Sequence[Table], alternatives: tuple[Array, Array], weights: Array, gap: float = 0.0) -> float:
+def log_evidence(tables: Sequence[Table], alternatives: tuple[Array, Array], weights: Array, gap: float = 0.0) -> Array:
     """The logarithm of the e-process over all steps, averaged over the alternatives and over where harm begins.
 
-    ``alternatives`` are the shares of hits in (stable, canary), each of shape (n,), ``weights`` of shape (n,) sum to
-    at most 1; fields of the tables are numbers or of shape (n,). A step in which one version had no traffic says
-    nothing.
+    ``alternatives`` are the shares of hits in (stable, canary), alternatives along the first axis; ``weights`` of shape
+    (alternatives,) sum to at most 1. Fields of the tables, and further axes of the alternatives, may be arrays: the
+    evidence is an array over these.
     """
     stable, canary = (np.asarray(a, float) for a in alternatives)
-    steps = [log_ratio(t, stable, canary, gap) if t.both else np.zeros_like(stable) for t in tables]
-    return log_average(steps, np.asarray(weights, float))
+    return log_average([log_ratio(t, stable, canary, gap) for t in tables], np.asarray(weights, float))
 
 
-def log_average(steps: Sequence[Array], weights: Array) -> float:
+def log_average(steps: Sequence[Array], weights: Array) -> Array:
     """log of Σ over alternatives and beginnings of weight · Π of the steps since then; see :data:`BEGINS`."""
-    parts = [np.log(weights) + math.log(1 - sum(BEGINS[: len(steps)]) + TINY)]
-    total = np.zeros_like(weights)
+    shape = (-1, *[1] * (np.ndim(steps[0]) - 1))
+    logs = np.broadcast_to(np.log(weights).reshape(shape), np.shape(steps[0]))
+    parts = [logs + math.log(1 - sum(BEGINS[: len(steps)]) + TINY)]
+    total = np.zeros_like(logs)
     for index in reversed(range(len(steps))):
         total = total + steps[index]
         if index < len(BEGINS):
-            parts.append(np.log(weights) + math.log(BEGINS[index]) + total)
-    whole = np.concatenate(parts)
-    top = float(np.max(whole))
-    return top + math.log(float(np.sum(np.exp(whole - top)))) if math.isfinite(top) else -math.inf
+            parts.append(logs + math.log(BEGINS[index]) + total)
+    return log_sum(np.concatenate(parts))
+
+
+def log_sum(logs: Array) -> Array:
+    """log Σ exp along the first axis."""
+    top = np.maximum(np.max(logs, axis=0), -1e300)
+    with np.errstate(divide="ignore"):  # all impossible: -inf
+        return top + np.log(np.sum(np.exp(logs - top), axis=0))

@@ -88,7 +88,7 @@ def log_evidence(effect: float, variance: float, allowed: float, harm: Sequence[
         return math.inf if max(side * effect for side in harm) >= allowed else -math.inf
     sizes = np.asarray([side * factor * allowed for side in harm for factor in FACTORS])
     weights = np.asarray([w / len(harm) for _ in harm for w in WEIGHTS])
-    return log_average([sizes * effect / variance - sizes**2 / (2 * variance)], weights)
+    return float(log_average([sizes * effect / variance - sizes**2 / (2 * variance)], weights))
 
 
 def _with(whole: Judged, verdict: Verdict, reason: str) -> Judged:

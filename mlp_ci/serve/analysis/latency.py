@@ -15,7 +15,7 @@ import numpy as np
 
 from mlp_ci.serve.analysis import intervals, samples
 from mlp_ci.serve.analysis.errors import no_traffic
-from mlp_ci.serve.analysis.evidence import Table, log_evidence
+from mlp_ci.serve.analysis.evidence import Array, Table, log_evidence, pooled
 from mlp_ci.serve.analysis.level import Level, rounded
 from mlp_ci.serve.analysis.verdict import Judged, Need, Verdict
 from mlp_ci.serve.measured import LATENCY_BOUNDS_MS
@@ -48,7 +48,7 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     if not all_stable.sum() or not all_canary.sum():
         return _with(whole, Verdict.INSUFFICIENT, no_traffic(Table(0, stable[-1].sum(), 0, canary[-1].sum())))
     tables = [_table(check, q, (s, c), all_stable) for s, c in zip(stable, canary, strict=True)]
-    now, base = tables[-1], baseline(tables, 1 - q)
+    now, base = tables[-1], float(baseline(tables, 1 - q))
     effect, low, high = effect_of(check, q, (all_stable, all_canary), level.alpha)
     needed = _needed(base, q, float(now.stable_rows / now.canary_rows) if now.both else 1.0, level)
     whole = Judged(
@@ -63,8 +63,7 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
         }
     )
     said = f"{whole.canary:.3g} ms, the old version {whole.stable:.3g} ms"
-    evidence = log_evidence(tables, *alternatives(base, 1 - q))
-    if evidence >= math.log(1 / level.alpha):
+    if evidence(tables, 1 - q) >= math.log(1 / level.alpha):
         slow, rows = (int(sum(x)) for x in zip(*[(t.canary_hits, t.canary_rows) for t in tables], strict=True))
         return _with(
             whole, Verdict.FAIL, f"{said}: {slow:,} of {rows:,} requests are slower than {_harm(check, whole)}"
@@ -121,20 +120,18 @@ def quantile(bins: np.ndarray, q: float) -> float:
     return float(EDGES[at] * (EDGES[at + 1] / EDGES[at]) ** part)
 
 
-def alternatives(base: float, harm: float) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """(stable, canary) shares of requests beyond the margin that the evidence is for, and their weights."""
-    stable = max(base, HARMLESS * harm)
-    canary = np.asarray([harm, min(0.95, 3 * harm) if harm < 0.4 else 0.5 + harm / 2])
-    return (np.minimum(stable, 0.99 * canary), canary), np.asarray(WEIGHTS)
+def evidence(tables: Sequence[Table], harm: float) -> Array:
+    """The logarithm of the e-process that more of the canary's requests are slow, ``harm`` or three times as many."""
+    stable = np.maximum(baseline(tables, harm), HARMLESS * harm)
+    most = np.asarray([harm, min(0.95, 3 * harm) if harm < 0.4 else 0.5 + harm / 2])
+    canary = np.broadcast_to(most.reshape(-1, *[1] * np.ndim(stable)), (2, *np.shape(stable)))
+    return log_evidence(tables, (np.minimum(stable, 0.99 * canary), canary), np.asarray(WEIGHTS))
 
 
-def baseline(tables: Sequence[Table], harm: float) -> float:
-    """The stable version's share of slow requests, if the canary's were ``harm``: from both together, as of errors."""
-    canary = sum(float(t.canary_rows) for t in tables)
-    rows = canary + sum(float(t.stable_rows) for t in tables)
-    pooled = (sum(float(t.canary_hits + t.stable_hits) for t in tables) + 0.5) / (rows + 1)
-    share = canary / max(rows, 1)
-    return max((pooled - share * harm) / max(1 - share, 1e-9), 0.0)
+def baseline(tables: Sequence[Table], harm: float) -> Array:
+    """The stable version's share of slow requests, by both together, if the canary's were ``harm``."""
+    rate, share = pooled(tables)
+    return np.maximum((rate - share * harm) / np.maximum(1 - share, 1e-9), 0.0)
 
 
 def effect_of(

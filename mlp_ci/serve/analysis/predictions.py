@@ -18,7 +18,7 @@ import numpy as np
 
 from mlp_ci.serve.analysis import intervals, samples
 from mlp_ci.serve.analysis.errors import no_traffic
-from mlp_ci.serve.analysis.evidence import Table, log_evidence
+from mlp_ci.serve.analysis.evidence import Array, Table, log_evidence, pooled
 from mlp_ci.serve.analysis.level import Level, rounded
 from mlp_ci.serve.analysis.verdict import Judged, Need, Verdict
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from mlp_ci.spec.serve import Check
 
 HARMLESS = 0.5  # of the margin
-SETS = 64  # values up to which numbers are compared, at most
-CATEGORIES = 8  # that are told apart, the rarest together; 254 sets of them
+SETS = 40  # values up to which numbers are compared, at most
+CATEGORIES = 7  # that are told apart, the rarest together; 63 sets of them, and as many complements
 EDGE = 1e-4  # shares of alternatives stay so far from 0 and 1
 
 
@@ -48,7 +48,7 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
         return _with(whole, Verdict.INSUFFICIENT, reason)
     if not len(sets.members):
         return _with(whole, Verdict.INSUFFICIENT, "every prediction is the same: nothing to compare yet")
-    effect, low, high = distance(used, level.alpha)
+    effect, low, high = distance(used, margin, level.alpha)
     others = float(now.stable_rows / now.canary_rows) if now.both else 1.0
     needed = _needed(margin, others, 2 * len(sets.members), level)
     whole = Judged(**{**vars(whole), "effect": effect, "low": low, "high": high, "needed": needed})
@@ -61,7 +61,7 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
         )
     if not now.both:
         return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
-    _, _, highest = distance([now], level.alpha)
+    _, _, highest = distance([now], margin, level.alpha)
     if highest < margin and seen >= samples.LEAST:
         return _with(whole, Verdict.PASS, f"{said}: in this step at most {highest:.2g}, under {margin:.2g}")
     if needed is not None and seen >= needed:
@@ -97,7 +97,7 @@ class Sets:
 
     def where(self, tables: Sequence[Table]) -> str:
         """The set in which the versions differ most, and how."""
-        stable, canary = shares(tables)
+        canary, stable = intervals.standardised(tables)
         at = int(np.argmax(np.abs(canary - stable)))
         inside = [self.names[i] for i in np.flatnonzero(self.members[at]).tolist()]
         what = (
@@ -124,47 +124,31 @@ def sets_of(all_counts: Sequence[Mapping[str, int]]) -> Sets:
     return Sets(groups, _subsets(len(groups)), ordered=False)
 
 
-def evidence(tables: Sequence[Table], margin: float) -> float:
+def evidence(tables: Sequence[Table], margin: float) -> Array:
     """The logarithm of the e-process for a distance of ``margin`` somewhere, in either direction."""
-    both = [Table(*(_twice(*pair) for pair in _pairs(t))) for t in tables]
-    stable, canary = alternatives(both, margin)
-    weights = np.full(len(stable), 1 / len(stable))
-    possible = (canary - stable) > 0.9 * margin  # a set that everything is in cannot gain as much
-    if not possible.any():
-        return -math.inf
-    chosen = [Table(*(v[possible] if np.ndim(v) else v for v in vars(t).values())) for t in both]
-    return log_evidence(chosen, (stable[possible], canary[possible]), weights[possible], HARMLESS * margin)
+    both = [Table(*_both_ways(t)) for t in tables]
+    rate, share = pooled(both)
+    stable = np.clip(rate - margin * share, EDGE, 1 - EDGE)
+    canary = np.clip(stable + margin, EDGE, 1 - EDGE)
+    impossible = canary - stable < 0.9 * margin  # a set that nearly all rows are in cannot gain so much
+    stable = np.where(impossible, (1 - margin) / 2, stable)
+    canary = np.where(impossible, stable + margin, canary)
+    return log_evidence(both, (stable, canary), np.full(len(stable), 1 / len(stable)), HARMLESS * margin)
 
 
-def alternatives(tables: Sequence[Table], margin: float) -> tuple[np.ndarray, np.ndarray]:
-    """For each set the shares in stable and canary that are ``margin`` apart and add up to what was seen of both."""
-    canary = sum(float(t.canary_rows) for t in tables)
-    rows = canary + sum(float(t.stable_rows) for t in tables)
-    pooled = (sum(t.canary_hits + t.stable_hits for t in tables) + 0.5) / (rows + 1)
-    stable = np.clip(pooled - margin * canary / rows, EDGE, 1 - EDGE)
-    return stable, np.clip(stable + margin, EDGE, 1 - EDGE)
+def distance(tables: Sequence[Table], margin: float, alpha: float) -> tuple[float, float, float]:
+    """The distance with its bounds.
 
-
-def shares(tables: Sequence[Table]) -> tuple[np.ndarray, np.ndarray]:
-    """The share of each set in stable and canary, as if all rows had come in the canary's steps."""
-    rows = sum(float(t.canary_rows) for t in tables)
-    stable = sum(t.canary_rows * t.stable_hits / t.stable_rows for t in tables) / rows
-    return stable, sum(t.canary_hits for t in tables) / rows
-
-
-def distance(tables: Sequence[Table], alpha: float) -> tuple[float, float, float]:
-    """The distance with its bounds: those of every set's difference at once, alpha shared over them."""
-    stable, canary = shares(tables)
-    rows = sum(float(t.canary_rows) for t in tables)
-    each = alpha / 2 / max(1, len(stable))
-    lows, highs = intervals.of_share(sum(t.canary_hits for t in tables), rows, each)
-    old = [intervals.of_share(t.stable_hits, t.stable_rows, each / len(tables)) for t in tables]
-    parts = [float(t.canary_rows) / rows for t in tables]
-    low = lows - sum(part * high for part, (_, high) in zip(parts, old, strict=True))
-    high = highs - sum(part * low for part, (low, _) in zip(parts, old, strict=True))
-    nearest = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
+    It is the difference of one of the sets, whichever: so the largest upper bound of all, each at alpha, bounds it. A
+    lower bound, that of the set in which they differ most, must hold for each that it may have been: alpha is shared.
+    """
+    found, low, high = intervals.of_difference(tables, margin, alpha / 2, EDGE)
     farthest = np.maximum(np.abs(low), np.abs(high))
-    return float(np.max(np.abs(canary - stable))), float(np.max(nearest)), float(min(1.0, np.max(farthest)))
+    most = int(np.argmax(np.abs(found)))
+    one = [Table(t.stable_hits[most], t.stable_rows, t.canary_hits[most], t.canary_rows) for t in tables]
+    _, low, high = intervals.of_difference(one, margin, alpha / 2 / len(found), EDGE)
+    nearest = 0.0 if low <= 0 <= high else min(abs(float(low)), abs(float(high)))
+    return float(np.abs(found[most])), nearest, float(min(1.0, np.max(farthest)))
 
 
 def _table(stable: Seen, canary: Seen, sets: Sets) -> Table:
@@ -189,18 +173,15 @@ def _needed(margin: float, others: float, tests: int, level: Level) -> int | Non
     return None if found is None else max(samples.LEAST, math.ceil(found))
 
 
-def _pairs(table: Table) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Each set and its complement."""
+def _both_ways(table: Table) -> tuple[Array, Array, Array, Array]:
+    """Each set and its complement, along the first axis."""
+    old, new = table.stable_hits, table.canary_hits
     return (
-        (table.stable_hits, table.stable_rows - table.stable_hits),
-        (np.asarray(table.stable_rows), np.asarray(table.stable_rows)),
-        (table.canary_hits, table.canary_rows - table.canary_hits),
-        (np.asarray(table.canary_rows), np.asarray(table.canary_rows)),
+        np.concatenate([old, table.stable_rows - old]),
+        table.stable_rows,
+        np.concatenate([new, table.canary_rows - new]),
+        table.canary_rows,
     )
-
-
-def _twice(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    return np.concatenate([one, other]) if np.ndim(one) else one
 
 
 def _merged(names: Sequence[str], total: Mapping[str, int], least: float) -> list[list[str]]:
