@@ -17,6 +17,7 @@ from mlp_ci import __version__
 from mlp_ci.commands.loop import app as loop_app
 from mlp_ci.commands.options import PLATFORM, WRITE
 from mlp_ci.commands.packaging import app as packaging_app
+from mlp_ci.commands.predicting import app as predicting_app
 from mlp_ci.commands.promotions import app as promotions_app
 from mlp_ci.commands.tell import app as tell_app
 from mlp_ci.commands.watch import app as watch_app
@@ -78,6 +79,7 @@ def _top(
 app.add_typer(write_app)
 app.add_typer(loop_app)
 app.add_typer(packaging_app)
+app.add_typer(predicting_app)
 app.add_typer(tell_app)
 app.add_typer(promotions_app)
 app.add_typer(watch_app)

@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,14 @@ def doing(what: str) -> None:
     _log.info("%s", what)
 
 
-def share(done: float) -> None:
-    """How much of what is being done now is done, 0 to 1; forgotten at the next :func:`doing`."""
+def share(done: float, said: str = "") -> None:
+    """How much of what is being done now is done, 0 to 1; forgotten at the next :func:`doing`.
+
+    ``said``: what else there is to say of it, such as how fast it goes. In a job's log it is a line each minute.
+    """
     for line in _log.handlers:
-        if isinstance(line, _Line):
-            line.share(done)
+        if isinstance(line, _Line | _Minutes):
+            line.share(done, said)
 
 
 def watched() -> bool:
@@ -40,7 +44,15 @@ def watched() -> bool:
 @contextmanager
 def shown(command: str) -> Iterator[None]:
     """Show what is being done on the terminal's stderr, with the seconds so far, until the block ends."""
-    if not sys.stderr.isatty() or os.environ.get("GITHUB_ACTIONS") == "true" or os.environ.get("TERM") == "dumb":
+    if os.environ.get("GITHUB_ACTIONS") == "true":
+        minutes = _Minutes(command)
+        _log.addHandler(minutes)
+        try:
+            yield
+        finally:
+            _log.removeHandler(minutes)
+        return
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield
         return
     line = _Line(command)
@@ -59,6 +71,25 @@ def shown(command: str) -> Iterator[None]:
         _log.setLevel(level)
 
 
+class _Minutes(logging.Handler):
+    """A line in a job's log each minute, of work that says how fast it goes: a silent job looks like one that hangs."""
+
+    EVERY = 60.0
+
+    def __init__(self, command: str) -> None:
+        super().__init__()
+        self._command = command
+        self._last = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        pass
+
+    def share(self, done: float, said: str) -> None:
+        if said and time.monotonic() - self._last >= self.EVERY:
+            self._last = time.monotonic()
+            print(f"{self._command}: {done:.0%}, {said}", file=sys.stderr, flush=True)
+
+
 class _Line(logging.Handler):
     """One line that moves: a spinner, what is being done, how far it is where that is known, how long it has taken."""
 
@@ -74,19 +105,20 @@ class _Line(logging.Handler):
                 return "" if task.total is None else super().render(task)
 
         text = TextColumn("{task.description}", markup=False)
-        columns = (SpinnerColumn(), text, Bar(bar_width=24), TimeElapsedColumn())
+        said = TextColumn("{task.fields[said]}", markup=False)
+        columns = (SpinnerColumn(), text, Bar(bar_width=24), TimeElapsedColumn(), said)
         self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._progress.add_task(command, total=None)
+        self._task = self._progress.add_task(command, total=None, said="")
         self._turn = threading.Lock()
         self._ended = False
 
     def emit(self, record: logging.LogRecord) -> None:
         self._progress.update(self._task, description=record.getMessage())
-        self._progress.update(self._task, completed=0)
+        self._progress.update(self._task, completed=0, said="")
         self._progress.tasks[0].total = None
 
-    def share(self, done: float) -> None:
-        self._progress.update(self._task, total=1.0, completed=min(1.0, max(0.0, done)))
+    def share(self, done: float, said: str) -> None:
+        self._progress.update(self._task, total=1.0, completed=min(1.0, max(0.0, done)), said=said)
 
     def start(self) -> None:
         with self._turn:

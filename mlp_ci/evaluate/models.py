@@ -18,6 +18,8 @@ from mlp_ci.train import environment
 from mlp_ci.train.key import work_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mlp_ci.context import Context
     from mlp_ci.evaluate.job import Job
     from mlp_ci.spec import ModelSpec
@@ -94,10 +96,15 @@ def broken(champion: Champion, error: MlpError) -> Champion:
 
 def where_of(ctx: Context, spec: ModelSpec, key: TrainKey) -> Where:
     """The training environment, without the job's secrets: loading a model runs code of the team."""
+    return where_in(ctx, spec, lambda: key.parts["environment"])
+
+
+def where_in(ctx: Context, spec: ModelSpec, digest: Callable[[], str]) -> Where:
+    """The same, by the digest of what pins the environment, which is asked for where one has to be made."""
     environ = environment.for_loading(os.environ)
     kind = spec.train.environment
     if kind.kind == "inherit":
         return Where(python=Path(sys.executable), environ=environ)
     environ = {k: v for k, v in environ.items() if k not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-    programs = environment.executables(kind, key.parts["environment"], ctx.repo, ctx.cache_folder, lambda text: None)
+    programs = environment.executables(kind, digest(), ctx.repo, ctx.cache_folder, lambda text: None)
     return Where(python=single_row_python(programs), environ=environ)
