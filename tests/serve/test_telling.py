@@ -188,6 +188,7 @@ def test_intervals_narrow_and_stand_where_the_numbers_say() -> None:
         assert [t.text for t in one.steps] == ["1 %", "10 %"]
         assert one.outcome is Outcome.PASS
         assert one.filled == 100.0
+        assert one.x_ticks[-1].text == "4,000"  # of 5,837: 371 in the first step and 5,466 in the second
     bad = {n.metric: n for n in charts.narrowings(harmful())}["error_rate"]
     assert bad.outcome is Outcome.FAIL
     level = float(bad.margin.split()[1].split("L")[0])

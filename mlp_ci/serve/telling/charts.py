@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from mlp_ci.drawing.axes import Axis, Tick, line
 from mlp_ci.serve.telling.standing import OUTCOMES, steps_of
-from mlp_ci.serve.telling.words import Scale, at_time, many, moment, scale_of, title_of, unit_of
+from mlp_ci.serve.telling.words import Scale, many, moment, scale_of, title_of, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from mlp_ci.report import Outcome
     from mlp_ci.serve.analysis import Judged
@@ -26,7 +25,7 @@ WIDTH, HEIGHT = 400.0, 150.0
 
 @dataclass(frozen=True, kw_only=True)
 class Narrowing:
-    """One metric over the time of a rollout: the interval of the effect, nothing changed, and where harm begins.
+    """One metric as its sample grows: the interval of the effect, nothing changed, and where harm begins.
 
     ``band``, ``middle``, ``neutral`` and ``margin`` are SVG paths; ``steps`` marks where each step began. ``filled`` is
     the sample that was seen as a share of what is needed, in per cent; None where nothing is known to be needed.
@@ -49,6 +48,7 @@ class Narrowing:
     margin: str = ""
     steps: tuple[Tick, ...] = ()
     x_ticks: tuple[Tick, ...] = ()
+    x_label: str = ""
     y_ticks: tuple[Tick, ...] = ()
     clipped: bool = False
 
@@ -85,14 +85,14 @@ def _narrowing(facts: Facts, judged: Judged) -> Narrowing:
 
 
 def _drawn(bare: Narrowing, facts: Facts, judged: Judged, scale: Scale) -> Narrowing:
-    """With the paths and ticks; without them before there were two looks."""
-    looks = [(at, look) for look in _looks(facts, judged.metric) if (at := moment(look.at))]
-    if len(looks) < 2:
+    """With the paths and ticks, over how much of the new version was seen; without them before there were two looks."""
+    looks = _placed(facts, judged.metric)
+    samples = [sample for sample, _, _ in looks]
+    if len(looks) < 2 or samples[-1] <= samples[0]:
         return bare
-    first, last = looks[0][0], max(looks[-1][0], looks[0][0])
-    seconds = max(1e-9, (last - first).total_seconds())
-    axis = _height(judged, [look for _, look in looks], scale)
-    places = [(WIDTH * min(1.0, max(0.0, (at - first).total_seconds() / seconds)), look) for at, look in looks]
+    along = Axis(low=0.0, high=float(samples[-1]), length=WIDTH)
+    axis = _height(judged, [look for _, look, _ in looks], scale)
+    places = [(along.place(sample), look) for sample, look, _ in looks]
     high = [(x, _down(axis, look.high, axis.high)) for x, look in places]
     low = [(x, _down(axis, look.low, axis.low)) for x, look in places]
     middle = [(x, _down(axis, look.effect, scale.neutral)) for x, look in places if look.effect is not None]
@@ -103,15 +103,44 @@ def _drawn(bare: Narrowing, facts: Facts, judged: Judged, scale: Scale) -> Narro
         middle=line(middle),
         neutral=_level(axis, scale.neutral),
         margin=_level(axis, judged.margin),
-        steps=_steps(facts, first, seconds),
-        x_ticks=_times(facts, first, last),
+        steps=_marks(looks, along),
+        x_ticks=along.ticks(4),
+        x_label=f"{unit_of(judged.metric)}s of the new version",
         y_ticks=tuple(Tick(text=_tick(t.text, scale), at=100 - t.at) for t in _ticked(axis, scale).ticks(4)),
         clipped=any(end is None or not axis.low <= end <= axis.high for end in ends),
     )
 
 
-def _looks(facts: Facts, metric: str) -> list[Look]:
-    return [look for look in (facts.progress.looks if facts.progress else ()) if look.metric == metric]
+def _placed(facts: Facts, metric: str) -> list[tuple[int, Look, int]]:
+    """(sample since the rollout began, the look, the step's share in per cent), in the order of the looks.
+
+    A look counts the sample of its step alone; what the steps before had comes on top.
+    """
+    begun = [(when, step.weight) for step in steps_of(facts) if (when := moment(step.began))]
+    found: list[tuple[int, Look, int]] = []
+    before, last, weight = 0, 0, None
+    for look in facts.progress.looks if facts.progress else ():
+        at = moment(look.at)
+        if look.metric != metric or at is None:
+            continue
+        # A look at the very moment at which a step begins is the last one of the step before.
+        here = max((b for b in begun if b[0] < at), default=min(begun, default=(at, 0)))[1]
+        if here != weight or look.seen < last:
+            before, last, weight = before + last, 0, here
+        found.append((before + look.seen, look, here))
+        last = look.seen
+    return found
+
+
+def _marks(looks: Sequence[tuple[int, Look, int]], along: Axis) -> tuple[Tick, ...]:
+    """Where each step began, in per cent of the width."""
+    ticks, before, weight = [], 0, None
+    for sample, _, here in looks:
+        if here != weight:
+            ticks.append(Tick(text=f"{here} %", at=along.per_cent(float(before))))
+            weight = here
+        before = sample
+    return tuple(ticks)
 
 
 def _height(judged: Judged, looks: Sequence[Look], scale: Scale) -> Axis:
@@ -145,24 +174,3 @@ def _down(axis: Axis, value: float | None, otherwise: float) -> float:
 
 def _level(axis: Axis, value: float) -> str:
     return line([(0.0, _down(axis, value, value)), (WIDTH, _down(axis, value, value))])
-
-
-def _steps(facts: Facts, first: datetime, seconds: float) -> tuple[Tick, ...]:
-    """Where each step began, in per cent of the width; the first one at the left edge."""
-    ticks = []
-    for step in steps_of(facts):
-        began = moment(step.began)
-        if began is None:
-            continue
-        share = (began - first).total_seconds() / seconds
-        if share < 1.0:
-            ticks.append(Tick(text=f"{step.weight} %", at=100 * max(0.0, share)))
-    return tuple(ticks)
-
-
-def _times(facts: Facts, first: datetime, last: datetime) -> tuple[Tick, ...]:
-    same = first.date() == last.date() == facts.now.date()
-    texts = [f"{when:%H:%M:%S}" if (last - first).total_seconds() < 600 else f"{when:%H:%M}" for when in (first, last)]
-    if not same:
-        texts = [at_time(when, facts.now).removesuffix(" UTC") for when in (first, last)]
-    return (Tick(text=texts[0], at=0.0), Tick(text=f"{texts[1]} UTC", at=100.0))
