@@ -104,10 +104,7 @@ def started(place: Place, server: Server) -> bool:
     name = f"v{server.version}"
     deadline = time.monotonic() + START_TIMEOUT
     while not answers(server):
-        state = states.read(place)
-        if state is None or state.stopped or state.servers.get(server.version) != server:
-            msg = f"another command ended version {server.version} of {place} while this started it"
-            raise RolloutAborted(msg, why=_WHY, fix="see what that command says; it has the last word")
+        require_wanted(place, server)
         child = ((states.read_json(place.processes_file) or {}).get("children") or {}).get(name) or {}
         if str(server.port) in child.get("command", ()) and child.get("permanent"):
             if child["exit"] == EXIT_PORT_TAKEN:
@@ -117,6 +114,14 @@ def started(place: Place, server: Server) -> bool:
             raise OutsideError(_last_words(place, name), why=_WHY, fix=_mend(place, name))
         time.sleep(0.02)
     return True
+
+
+def require_wanted(place: Place, server: Server) -> None:
+    """Raises RolloutAborted unless ``server`` still is to run: another command may have ended it."""
+    state = states.read(place)
+    if state is None or state.stopped or state.servers.get(server.version) != server:
+        msg = f"another command ended version {server.version} of {place} while this started it"
+        raise RolloutAborted(msg, why=_WHY, fix="see what that command says; it has the last word")
 
 
 def gateway_up(place: Place) -> bool:

@@ -129,11 +129,11 @@ def _answers(engine: Engine, name: str, asked: Sequence[Question]) -> tuple[int,
 
 def last_words(logs: Answer) -> str:
     """The line of a container's log that says best why it ended."""
-    lines = [line.strip() for line in (logs.out + logs.err).splitlines() if line.strip()]
-    lacking = [line for line in lines if re.search(r"cannot open shared object file|version `GLIBC", line)]
-    refused = [line for line in lines if line.startswith("refused: ")]
-    chosen = (lacking or refused or lines or [""])[-1]
-    return chosen.removeprefix("refused: ")[:400]
+    text = logs.out + logs.err
+    lacking = re.findall(r"(\S+: cannot open shared object file|\S+: version `GLIBC\S* not found)", text)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    refused = [line.removeprefix("refused: ") for line in lines if line.startswith("refused: ")]
+    return str((lacking or refused or lines or [""])[-1])[:400]
 
 
 def _judged(question: Question, answer: tuple[int, bytes], subject: Subject) -> Finding:
