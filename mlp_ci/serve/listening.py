@@ -1,32 +1,71 @@
-"""Sockets, and what answers on them: uvicorn, with limits and a graceful end."""
+"""Sockets, and what answers on them: uvicorn, with limits on what clients may hold, and a graceful end."""
 
 from __future__ import annotations
 
 import socket
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mlp_ci.serve.payload import BODY_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one client may take. Times in seconds; a client that exceeds one is sent 408, 413 or 431, or cut off.
+
+    ``head``: from the first byte of a request, or from connecting, to the last of its headers. ``body``: from there to
+    the last byte. ``reading``: how long a client may leave an answer unread. ``idle``: between two requests.
+    """
+
+    head_bytes: int = 64 * 1024
+    head: float = 10.0
+    body_bytes: int = 2 * BODY_LIMIT  # as sent, with what chunks add; the application counts what it reads
+    body: float = 60.0
+    reading: float = 60.0
+    idle: int = 75
+    connections: int = 10_000
 
 
 def bind(host: str, port: int) -> socket.socket:
     """A bound socket; raises OSError when the port is taken."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((host, port))
+    try:
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
-def serve(app: Any, listener: socket.socket, *, lifespan: bool) -> None:
-    """Answer on ``listener`` until SIGTERM, then finish what is under way."""
-    import uvicorn
+def serve(
+    app: Any,
+    listener: socket.socket,
+    *,
+    lifespan: bool,
+    limits: Limits | None = None,
+    drain: float = 0.0,
+    leaving: Callable[[], None] | None = None,
+) -> None:
+    """Answer on ``listener`` until SIGTERM, then finish what is under way.
 
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        lifespan="on" if lifespan else "off",
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=10,
-        backlog=2048,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    At the signal ``leaving`` is called, once; for ``drain`` seconds more everything is answered as before, so that
+    who asks whether this is ready can send its clients elsewhere.
+    """
+    from mlp_ci.serve.connections import Server, configured
+
+    raise_file_limit()
+    Server(configured(app, limits or Limits(), lifespan=lifespan), drain, leaving).run(sockets=[listener])
+
+
+def raise_file_limit() -> None:
+    """As many open files, and so connections, as the system lets this process have."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -20,17 +20,37 @@ from mlp_ci.serve.payload import BadRequest, Rows
 Check = Callable[[str, Sequence[Any]], Sequence[Any]]
 _NONE = type(None)
 _NUMBERS = frozenset({float, int, _NONE})
+FLOAT32_MAX = 3.4028234663852886e38
+FLOAT64_MAX = 1.7976931348623157e308
 _WORDS = {"f": "numbers", "i": "whole numbers that fit", "u": "whole numbers that fit", "b": "true and false"}
 
 
 @dataclass(frozen=True)
 class ColumnRule:
-    """One input column: its name, its MLflow type, and whether a request may leave it out."""
+    """One input column: its name, its MLflow type, and whether a request may leave it out.
+
+    ``nullable``: whether a value may be null. ``largest``: the size that a number may have.
+    """
 
     name: str
     type: str
     required: bool
     check: Check
+    nullable: bool = True
+    largest: float = math.inf
+
+    def values(self, given: Sequence[Any]) -> Sequence[Any]:
+        """The column's values as the model gets them; raises BadRequest that names the column."""
+        found = self.check(self.name, given)
+        if not self.nullable and any(v is None or v != v for v in found):  # noqa: PLR0124 (NaN differs from itself)
+            index = next(i for i, v in enumerate(found) if v is None or v != v)  # noqa: PLR0124
+            msg = f"column {self.name}, row {index}: null, and this model needs a value"
+            raise BadRequest(msg)
+        if self.largest != math.inf and any(abs(v) > self.largest for v in found):
+            index = next(i for i, v in enumerate(found) if abs(v) > self.largest)
+            msg = f"column {self.name}, row {index}: {given[index]} is larger than this model can take"
+            raise BadRequest(msg)
+        return found
 
 
 @dataclass(frozen=True)
@@ -90,7 +110,7 @@ class Signature:
     def check(self, rows: Rows) -> dict[str, Sequence[Any]]:
         """The model's columns in its own order; raises BadRequest that names the column. Other columns are ignored."""
         return {
-            name: rule.check(name, rows.columns[name]) if rule else rows.columns[name]
+            name: rule.values(rows.columns[name]) if rule else rows.columns[name]
             for name, rule in self.chosen(rows).items()
         }
 
@@ -112,7 +132,7 @@ class Signature:
         """Checked columns of ``rows``, whose values come in the order of ``names``; raises BadRequest."""
         by_name = self._by_name
         return {
-            name: by_name[name].check(name, values) if name in by_name else values
+            name: by_name[name].values(values) if name in by_name else values
             for name, values in zip(names, zip(*rows, strict=True), strict=True)
         }
 
@@ -126,7 +146,7 @@ class Signature:
             except (OverflowError, ValueError):
                 pass
             else:
-                if not np.isinf(found).any():
+                if np.abs(found).max() <= self._largest:  # false for NaN
                     return found.astype(self.number_type, copy=False)
         return np.array(list(self.columns(rows, self.names).values()), dtype=self.number_type).T
 
@@ -142,6 +162,12 @@ class Signature:
         import pandas as pd
 
         return pd.DataFrame(self.arrays(columns), copy=False)
+
+    @cached_property
+    def _largest(self) -> float:
+        """The size of number that every column takes."""
+        whole = FLOAT32_MAX if self.number_type == "float32" else FLOAT64_MAX
+        return min(whole, *(rule.largest for rule in self.rules))
 
     @cached_property
     def _by_name(self) -> dict[str, ColumnRule]:
@@ -165,7 +191,9 @@ def compile_signature(inputs: str | None) -> Signature:
 
 def _rule(column: Mapping[str, Any]) -> ColumnRule:
     kind = str(column["type"])
-    return ColumnRule(str(column["name"]), kind, bool(column.get("required", True)), _CHECKS.get(kind, _anything))
+    check = _CHECKS.get(kind, _anything)
+    required, nullable = bool(column.get("required", True)), kind not in ("integer", "long", "boolean")
+    return ColumnRule(str(column["name"]), kind, required, check, nullable)
 
 
 def _tensor(column: Mapping[str, Any]) -> TensorRule:
@@ -208,6 +236,13 @@ def _floats(name: str, values: Sequence[Any]) -> Sequence[Any]:
         raise _refuse(name, values, lambda v: v is None or abs(v) < 2**1023, "a number of 64 bits") from None
     if math.inf in converted or -math.inf in converted:
         raise _refuse(name, values, lambda v: v is None or not math.isinf(v), "a finite number")
+    return converted
+
+
+def _small_floats(name: str, values: Sequence[Any]) -> Sequence[Any]:
+    converted = _floats(name, values)
+    if any(abs(v) > FLOAT32_MAX for v in converted):
+        raise _refuse(name, values, lambda v: v is None or abs(v) <= FLOAT32_MAX, "a number of 32 bits")
     return converted
 
 
@@ -266,7 +301,7 @@ def _anything(_name: str, values: Sequence[Any]) -> Sequence[Any]:
 
 _CHECKS: Mapping[str, Check] = {
     "double": _floats,
-    "float": _floats,
+    "float": _small_floats,
     "integer": _integers(32),
     "long": _integers(64),
     "boolean": _booleans,

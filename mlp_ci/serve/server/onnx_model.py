@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError
 from mlp_ci.serve.answers import plain
-from mlp_ci.serve.payload import BadRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from mlp_ci.serve.signature import ColumnRule, Signature
+    from mlp_ci.serve.signature import Signature
 
 _TYPES = {
     "tensor(float)": "float32",
@@ -153,18 +152,6 @@ def _providers(flavor: Mapping[str, Any]) -> list[Any]:
 def _without_gaps(signature: Signature) -> Signature:
     """A graph has no missing columns and no missing text: both are the client's mistake, and named."""
     rules = tuple(
-        replace(rule, required=True, check=_no_null(rule) if rule.type == "string" else rule.check)
-        for rule in signature.rules
+        replace(rule, required=True, nullable=rule.nullable and rule.type != "string") for rule in signature.rules
     )
     return replace(signature, rules=rules)
-
-
-def _no_null(rule: ColumnRule) -> Callable[[str, Sequence[Any]], Sequence[Any]]:
-    def check(name: str, values: Sequence[Any]) -> Sequence[Any]:
-        for index, value in enumerate(values):
-            if value is None:
-                msg = f"column {name}, row {index}: null is not text, and this model has no missing values"
-                raise BadRequest(msg)
-        return rule.check(name, values)
-
-    return check
