@@ -41,7 +41,7 @@ def obtain(home: Path, tracking: Tracking, model: str, stage: str, entry: StageE
         why = "its gate may never have passed"
         raise GateError(msg, why=why, fix="evaluate and register the model again")
     folder = fetch(home, tracking, version.run_id, entry.digest)
-    return Release(entry.version, entry.digest, folder, f"sha256:{found}")
+    return Release(entry.version, entry.digest, folder, f"sha256:{found}", version.run_id)
 
 
 def fetch(home: Path, tracking: Tracking, run_id: str, digest: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import InputError, NotApproved, OutsideError
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """One run of a command: what git asks for, and whom to ask. MLflow is only contacted when it is needed."""
+    """One run of a command: what git asks for, and whom to ask. MLflow is only contacted when it is needed.
+
+    ``watch`` is how long the command stays with a rollout whose steps take their time.
+    """
 
     ctx: Context
     platform: PlatformSpec
@@ -32,6 +36,7 @@ class Job:
     promotion: PromotionSpec
     target: Target
     commit: str
+    watch: timedelta = timedelta(0)
     _tracking: Tracking | None = None
 
     @property

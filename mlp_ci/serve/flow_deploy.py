@@ -8,52 +8,67 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError, MlpError, NothingToDo, RolloutAborted
-from mlp_ci.report import Finding, Outcome, Report
+from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.serve import artefacts
 from mlp_ci.serve.announcing import alias_finding, announce
 from mlp_ci.serve.asked import Job, Moved, Refused, judged, open_job, verified
 from mlp_ci.serve.reversals import finish
-from mlp_ci.serve.shifting import Rollout, roll_out
+from mlp_ci.serve.rollout.driving import Failed, Plan, clear_others, roll_out
+from mlp_ci.serve.rollout.progress import Phase
 from mlp_ci.serve.state import one_rollout
 from mlp_ci.serve.targets import Release, Settings, Target
+from mlp_ci.serve.telling import status
 from mlp_ci.spec import PROMOTION_FILE, PromotionSpec, StageEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlp_ci.context import Context
+    from mlp_ci.serve.smoke import Smoke
     from mlp_ci.serve.state import LiveFact, Place
+    from mlp_ci.serve.telling.facts import Facts
 
 TRIES = 3  # how often intent is read again when somebody merges at the same moment
+GOING = (Phase.RUNNING.value, Phase.PAUSED.value)
+PHASES = (Phase.ABORTED.value, Phase.PAUSED.value, Phase.RUNNING.value, Phase.DONE.value)  # what matters most first
 
 
 @dataclass
 class Done:
-    """What became of one stage."""
+    """What became of one stage. ``rollout`` says how far one is; empty where there is none."""
 
     findings: list[Finding] = field(default_factory=list)
     deployed: dict[str, Any] | None = None
     exit_code: int = 0
+    rollout: str = ""
+    tables: list[Table] = field(default_factory=list)
 
 
-def deploy(ctx: Context, stage: str | None) -> Report:
-    """Bring every stage (or one) to what promotion.yaml on the default branch names.
+def deploy(ctx: Context, stage: str | None, *, watch: timedelta = timedelta(0)) -> Report:
+    """Bring every stage (or one) to what promotion.yaml on the default branch names, as far as it may be by now.
 
-    Raises NothingToDo when it names nothing. Refusals and failures of a stage are findings, and decide the exit code:
+    ``watch``: stay for so long with a rollout whose steps take their time; the next deploy goes on with it. Raises
+    NothingToDo when git names nothing. Refusals and failures of a stage are findings, and decide the exit code:
     5 not approved, 6 rolled back, 2 and 7 as everywhere; the first stage's failure wins.
     """
-    job = open_job(ctx)
-    stages = job.platform.stage_names()
+    job = replace(open_job(ctx), watch=watch)
+    return report_of(job, bring_all(job, stages_of(job, stage)))
+
+
+def stages_of(job: Job, stage: str | None) -> list[str]:
+    """The stages that are meant; InputError for one that there is not, NothingToDo when git asks for nothing."""
+    stages = list(job.platform.stage_names())
     if stage is not None and stage not in stages:
         msg = f"there is no stage {stage!r}"
         raise InputError(msg, fix=f"stages of this platform: {', '.join(stages)}")
     if not job.promotion.stages:
         msg = f"{PROMOTION_FILE} on the default branch asks for no version in any stage"
         raise NothingToDo(msg, fix="mlp-ci promote <stage> opens the pull request that asks for one")
-    return _report(job, bring_all(job, [stage] if stage else stages))
+    return [stage] if stage else stages
 
 
 def bring_all(job: Job, stages: Sequence[str]) -> dict[str, Done]:
@@ -67,7 +82,7 @@ def bring_all(job: Job, stages: Sequence[str]) -> dict[str, Done]:
             except Moved as error:  # somebody merged just now: read again what git asks for
                 said += error.findings
                 results[name] = Done([_finding(error, name)], exit_code=error.exit_code)
-                job = replace(open_job(job.ctx), target=job.target)
+                job = replace(open_job(job.ctx), target=job.target, watch=job.watch)
                 continue
             except Refused as error:
                 results[name] = Done(error.reasons, exit_code=error.exit_code)
@@ -136,23 +151,56 @@ def unasked(stage: str, fact: LiveFact | None) -> Finding:
 
 
 def _move(job: Job, place: Place, entry: StageEntry) -> Done:
-    """Give the traffic to the entry, if it may have it, and say so everywhere."""
+    """Give the traffic to the entry, as far as it may have it by now, and say so everywhere."""
     stage = place.stage
     with one_rollout(place):
+        clear_others(job.target, place, entry.digest)
         verdict = verified(job, place, entry)
         release = artefacts.obtain(job.ctx.serve_home, job.tracking, job.model.name, stage, entry)
-        findings = [*verdict.reasons, *roll_out(job.target, place, release, _plan(job))]
+        try:
+            driven = roll_out(job.target, place, _plan(job, place, release))
+        except Failed as failed:
+            return _aborted(job, place, [*verdict.reasons, *failed.findings], failed)
+    findings = [*verdict.reasons, *driven.findings]
+    tables = status.tables(driven.facts) if driven.facts else []
+    if driven.phase is not Phase.DONE:
+        return Done(findings, rollout=driven.phase.value, tables=tables)
+    done = Done(findings, rollout=driven.phase.value if driven.facts else "", tables=tables)
     fact = job.target.live(place)
     address = fact.address if fact else ""
     findings.append(_pass("live", stage, f"version {entry.version} answers at {address}"))
-    deployed = {"stage": stage, "version": entry.version, "digest": entry.digest, "address": address}
+    done.deployed = {"stage": stage, "version": entry.version, "digest": entry.digest, "address": address}
     try:
         announce(job, place, entry, verdict)
     except MlpError as error:  # the traffic has moved all the same
         fix = f"{error.fix + '; then ' if error.fix else ''}run `mlp-ci deploy` again: it finishes the record"
         findings.append(replace(_finding(error, stage), check="record", fix=fix))
-        return Done(findings, deployed, error.exit_code)
-    return Done(findings, deployed)
+        done.exit_code = error.exit_code
+    return done
+
+
+def _aborted(job: Job, place: Place, findings: list[Finding], failed: Failed) -> Done:
+    """Traffic is back already: say why, with the evidence, and have git, the alias and the records say so too."""
+    findings.append(_finding(failed, place.stage))
+    facts = failed.facts
+    findings += _evidence(facts) if facts else []
+    findings += finish(job.ctx, place, job.target).findings
+    tables = status.tables(facts) if facts else []
+    return Done(findings, exit_code=failed.exit_code, rollout=Phase.ABORTED.value, tables=tables)
+
+
+def _evidence(facts: Facts) -> list[Finding]:
+    """What each metric said when the rollout was aborted."""
+    verdicts = {"pass": Outcome.PASS, "fail": Outcome.FAIL}
+    return [
+        Finding(
+            check="analysis",
+            outcome=verdicts.get(judged.verdict, Outcome.INCONCLUSIVE),
+            subject=facts.stage,
+            message=f"{judged.metric}: {judged.reason}",
+        )
+        for judged in (facts.analysis.judged if facts.analysis else ())
+    ]
 
 
 def _keep(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Done:
@@ -162,7 +210,7 @@ def _keep(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Done:
     if not fact.running:
         release = artefacts.obtain(job.ctx.serve_home, job.tracking, job.model.name, place.stage, entry)
     try:
-        job.target.prepare(place, release, _settings(job))
+        job.target.prepare(place, release, settings_of(job, release))
     except RolloutAborted:
         return Done([_last_word(place)])
     said = "is live already; nothing to do" if fact.running else "was down and runs again"
@@ -194,13 +242,43 @@ def _still(job: Job, place: Place, entry: StageEntry) -> bool:
     return fact is not None and (fact.version, fact.digest) == (entry.version, entry.digest)
 
 
-def _plan(job: Job) -> Rollout:
-    return Rollout(steps=job.model.serve.rollout.stages, settings=_settings(job))
+def _plan(job: Job, place: Place, release: Release) -> Plan:
+    return Plan(
+        release=release,
+        settings=settings_of(job, release),
+        smoke=_questions(job),
+        watch=job.watch,
+        rehearsal=_rehearsal(job, place, release),
+    )
 
 
-def _settings(job: Job) -> Settings:
-    labels = {"commit": job.commit, "team": job.model.team}
+def settings_of(job: Job, release: Release) -> Settings:
+    """How the release is to run, with the lineage that labels carry."""
+    labels = {"commit": job.commit, "team": job.model.team, "run": release.run}
     return Settings(serve=job.model.serve, log=_log_plan(job), labels=labels)
+
+
+def _questions(job: Job) -> tuple[Smoke, ...]:
+    """What ``serve.smoke`` asks, as it is on the default branch."""
+    from mlp_ci import git
+    from mlp_ci.serve import smoke
+
+    file = job.model.serve.smoke
+    if file is None:
+        return ()
+    text = job.hub.read_file(file, job.commit) if job.hub else git.file_at(job.ctx.repo, job.commit, file)
+    if text is None:
+        msg = f"`serve.smoke` in model.yaml names {file}, and commit {job.commit[:12]} has no such file"
+        raise InputError(msg, why="no traffic was moved", fix=f"commit {file}, or take `smoke` out")
+    return smoke.parse(text.decode("utf-8", "replace"), file)
+
+
+def _rehearsal(job: Job, place: Place, release: Release) -> Place | None:
+    """The stage before this one, where the same bytes serve already: they are asked there first."""
+    names = job.platform.stage_names()
+    before = names[names.index(place.stage) - 1] if place.stage in names[1:] else None
+    fact = job.target.live(job.place(before)) if before else None
+    return job.place(before) if before and fact and fact.running and fact.digest == release.digest else None
 
 
 def _log_plan(job: Job) -> dict[str, Any]:
@@ -236,15 +314,18 @@ def _finding(error: MlpError, stage: str) -> Finding:
     )
 
 
-def _report(job: Job, results: dict[str, Done]) -> Report:
+def report_of(job: Job, results: dict[str, Done]) -> Report:
+    """What became of all stages, as one report."""
     deployed = [r.deployed for r in results.values() if r.deployed]
+    under_way = [f"version {job.promotion.stages[s].version} in {s}" for s, r in results.items() if r.rollout in GOING]
     failed = {stage: r for stage, r in results.items() if r.exit_code}
     findings = [f for r in results.values() for f in r.findings]
     if failed:
         moved = f"; deployed: {_names(deployed)}" if deployed else ""
         headline = f"{job.model.name}: {', '.join(failed)} could not be brought to what git asks for{moved}"
-    elif deployed:
-        headline = f"{job.model.name}: {_names(deployed)}"
+    elif deployed or under_way:
+        going = f"under way: {', '.join(under_way)}" if under_way else ""
+        headline = f"{job.model.name}: {'; '.join(t for t in (_names(deployed), going) if t)}"
     else:
         headline = f"{job.model.name}: nothing to do, every stage runs what git asks for"
     return Report(
@@ -252,8 +333,10 @@ def _report(job: Job, results: dict[str, Done]) -> Report:
         headline=headline,
         outcome=Outcome.FAIL if failed else Outcome.PASS,
         findings=findings,
+        tables=[t for r in results.values() for t in r.tables],
         outputs={
             "deployed": json.dumps(deployed),
+            "rollout": next((p for p in PHASES if p in {r.rollout for r in results.values()}), ""),
             "address": str(deployed[-1]["address"]) if deployed else "",
         },
         data={"commit": job.commit, "deployed": deployed},

@@ -347,7 +347,8 @@ def changing(place: Place) -> Iterator[State]:
         before = to_json(state)
         yield state
         if to_json(state) != before:
-            state.generation += 1
+            # The gateway need not read again what only says how far a rollout is.
+            state.generation += {**to_json(state), "progress": None} != {**before, "progress": None}
             write_json(place.state_file, to_json(state))
         plan = gateway_plan(state)
         if read_json(place.gateway_file) != plan:  # also after a command that was killed right here

@@ -48,8 +48,11 @@ evaluate:
   gates:
     - {{metric: roc_auc, min: 0.7}}
 serve:
-  rollout: {{strategy: canary, steps: [10, 50, 100]}}
+  rollout: {rollout}
 """
+# Nobody asks anything in most of these scenes: a step that cannot be decided goes on at once.
+UNASKED = "{strategy: canary, steps: [10, 50, 100], wait: 0s, on_insufficient: advance, trust: 0s}"
+WATCHED = "{strategy: canary, steps: [10, 50, 100], wait: 60s, on_insufficient: pause}"
 GOOD, BETTER, BROKEN, UNGATED = 1, 2, 3, 4
 if TYPE_CHECKING:
     Models = Callable[[str], dict[int, tuple[str, dict[str, str]]]]
@@ -166,12 +169,14 @@ class Scene:
 
 
 @contextmanager
-def scene(folder: Path, tracking_uri: str, *, tier: str = "standard", models: Models = trained) -> Iterator[Scene]:
+def scene(
+    folder: Path, tracking_uri: str, *, tier: str = "standard", models: Models = trained, rollout: str = UNASKED
+) -> Iterator[Scene]:
     """Start it; at the end stop what it serves, and see that nothing is left."""
     name = f"flights-{uuid.uuid4().hex[:10]}"
     runs = models(tracking_uri)
     tracking = Tracking(tracking_uri)
-    model_yaml = MODEL_YAML.format(name=name, tier=tier)
+    model_yaml = MODEL_YAML.format(name=name, tier=tier, rollout=rollout)
     known = promotion.world_seed()
     files: dict[str, Any] = {"model.yaml": model_yaml.encode(), "promotion.yaml": _text(name, {})}
     repos = (replace(known.repos[0], files=files), *known.repos[1:])

@@ -18,8 +18,8 @@ from mlp_ci.report import Outcome, Report
 from mlp_ci.serve import artefacts, flow_deploy
 from mlp_ci.serve import state as states
 from mlp_ci.serve.asked import open_job
-from mlp_ci.serve.rollout import Pace
-from mlp_ci.serve.shifting import Rollout, roll_out
+from mlp_ci.serve.rollout import steps
+from mlp_ci.serve.rollout.driving import Plan, roll_out
 from mlp_ci.serve.targets import Release
 from mlp_ci.serve.targets.local import local
 from mlp_ci.serve.targets.machine import settings_of
@@ -31,6 +31,9 @@ from tests.flows.served import BETTER, GOOD, Scene, messages, scene
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+NOW = datetime(2013, 4, 1, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -61,7 +64,7 @@ class Between:
         return call
 
 
-@pytest.mark.parametrize(("function", "number"), [("prepare", 1), ("ask", 1), ("measured", 2), ("healthy", 1)])
+@pytest.mark.parametrize(("function", "number"), [("prepare", 1), ("keep", 1), ("measured", 1), ("healthy", 1)])
 def test_a_rollback_in_the_middle_of_a_rollout_has_the_last_word(flights: Scene, function: str, number: int) -> None:
     flights.promote(staging=GOOD)
     assert serve.deploy(flights.ctx, None).outcome is Outcome.PASS
@@ -75,11 +78,13 @@ def test_a_rollback_in_the_middle_of_a_rollout_has_the_last_word(flights: Scene,
     assert state
     settings = settings_of(state)
     local.prepare(place, release, settings)
-    local.shift(place, [states.Arm(version=GOOD, weight=90), states.Arm(version=BETTER, weight=10, arm="canary")])
+    progress = steps.first(BETTER, release.digest, GOOD, settings.serve.rollout, NOW)
+    local.keep(place, progress, None)
+    local.shift(place, steps.split(progress))
+    local.keep(place, steps.begun(progress, local.measured(place), NOW), progress)
     target: Any = Between(function, number, lambda: serve.rollback(ctx, "staging", to="previous", reason="it is slow"))
-    plan = Rollout(steps=[10, 50, 100], settings=settings, pace=Pace(seconds=0.0, checks=1))
     with pytest.raises(RolloutAborted):
-        roll_out(target, place, release, plan)
+        roll_out(target, place, Plan(release=release, settings=settings))
     assert [(a.version, a.weight) for a in local.arms(place)] == [(GOOD, 100)]
     assert flights.tracking.alias(flights.name, "staging") == GOOD
     local.tidy(place)

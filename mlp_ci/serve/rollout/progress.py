@@ -62,8 +62,9 @@ class Look:
 class Progress:
     """A rollout of ``version`` beside ``stable``. ``step`` is an index of ``steps``; -1 before the first.
 
-    ``baseline`` and ``boot`` are what had been counted when the step began, by version; ``current`` is what both
-    answered since, at the last look; ``past`` are the steps before. A step without ``step_started`` is wanted and has
+    ``baseline`` and ``boot`` are what had been counted when the step began, by version; ``carried`` is what was seen in
+    this step before counting began anew; ``current`` is all that both answered in it, at the last look; ``past`` are
+    the steps before. ``forecast`` was said before the first step. A step without ``step_started`` is wanted and has
     not begun: its traffic may not have moved yet. ``ready`` is set by ``rollout promote``: go to the end without the
     steps that are left.
     """
@@ -82,9 +83,11 @@ class Progress:
     ready: bool = False
     boot: str = ""
     baseline: Mapping[int, Seen] = field(default_factory=dict)
+    carried: Stratum | None = None
     current: Stratum | None = None
     past: tuple[Stratum, ...] = ()
     looks: tuple[Look, ...] = ()
+    forecast: tuple[str, ...] = ()
 
     @property
     def going(self) -> bool:
@@ -112,15 +115,16 @@ class Progress:
         return replace(self, looks=tuple(kept))
 
     def to_json(self) -> dict[str, Any]:
-        raw = {k: v for k, v in vars(self).items() if k not in ("baseline", "current", "past", "looks", "phase")}
         return {
-            **raw,
+            **vars(self),
             "steps": list(self.steps),
             "phase": self.phase.value,
             "baseline": {str(v): s.to_json() for v, s in self.baseline.items()},
+            "carried": self.carried.to_json() if self.carried else None,
             "current": self.current.to_json() if self.current else None,
             "past": [p.to_json() for p in self.past],
             "looks": [dict(vars(look)) for look in self.looks],
+            "forecast": list(self.forecast),
         }
 
     @classmethod
@@ -132,8 +136,10 @@ class Progress:
                 "steps": tuple(int(s) for s in raw["steps"]),
                 "phase": Phase(raw["phase"]),
                 "baseline": {int(v): Seen.from_json(s) for v, s in raw["baseline"].items()},
+                "carried": Stratum.from_json(raw["carried"]) if raw.get("carried") else None,
                 "current": Stratum.from_json(raw["current"]) if raw.get("current") else None,
                 "past": tuple(Stratum.from_json(p) for p in raw["past"]),
                 "looks": tuple(Look(**look) for look in raw["looks"]),
+                "forecast": tuple(str(line) for line in raw.get("forecast", ())),
             }
         )

@@ -30,12 +30,16 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Release:
-    """What is to run: a version and the verified folder of its artefact; ``evidence`` is the digest of its evidence."""
+    """What is to run: a version and the verified folder of its artefact.
+
+    ``evidence`` is the digest of its evidence, ``run`` the MLflow run that made it; empty where they are not known.
+    """
 
     version: int
     digest: str
     artefact: Path
     evidence: str = ""
+    run: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
