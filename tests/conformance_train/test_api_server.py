@@ -6,13 +6,6 @@ Everything is asked as a dry run: the server judges, and nothing is made.
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import signal
-import ssl
-import subprocess
-import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,13 +15,8 @@ import pytest
 from mlp_ci.spec.platform import Kubernetes
 from mlp_ci.train.backends import manifests
 from mlp_ci.train.backends.cluster import APPLY, PLURALS, Cluster
-from tests.conftest import free_port
+from tests import api_server
 from tests.unit.test_train_manifests import FULL, wanted
-
-# As they were before the tests took the environment away.
-ASSETS = os.environ.get("KUBEBUILDER_ASSETS", "")
-KUBECONFIG = os.environ.get("KUBECONFIG", "")
-NO_SERVER = "no Kubernetes API server: set KUBEBUILDER_ASSETS (setup-envtest) or KUBECONFIG"
 
 pytestmark = pytest.mark.slow
 
@@ -36,80 +24,13 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A kubeconfig that leads to an API server."""
-    if KUBECONFIG:
-        yield Path(KUBECONFIG)
+    if api_server.KUBECONFIG:
+        yield Path(api_server.KUBECONFIG)
         return
-    if not (ASSETS and (Path(ASSETS) / "kube-apiserver").exists() and shutil.which("openssl")):
-        pytest.skip(NO_SERVER)
-    folder = tmp_path_factory.mktemp("api-server")
-    started: list[subprocess.Popen[bytes]] = []
-    try:
-        started.append(run_etcd(folder, client := free_port(), free_port()))
-        started.append(run_server(folder, client, port := free_port()))
-        wait_for(f"https://127.0.0.1:{port}/readyz", folder / "kube-apiserver.log")
-        yield write_kubeconfig(folder, port)
-    finally:
-        for process in reversed(started):
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-
-
-def run_etcd(folder: Path, client: int, peer: int) -> subprocess.Popen[bytes]:
-    here, other = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
-    return start(
-        folder,
-        *("etcd", f"--data-dir={folder / 'etcd'}", f"--listen-client-urls={here}", f"--advertise-client-urls={here}"),
-        *(
-            f"--listen-peer-urls={other}",
-            f"--initial-advertise-peer-urls={other}",
-            f"--initial-cluster=default={other}",
-        ),
-    )
-
-
-def run_server(folder: Path, etcd: int, port: int) -> subprocess.Popen[bytes]:
-    key = folder / "accounts.key"
-    subprocess.run(["openssl", "genrsa", "-out", str(key), "2048"], check=True, capture_output=True)
-    (folder / "tokens.csv").write_text("a-token,admin,1,system:masters\n")
-    return start(
-        folder,
-        *("kube-apiserver", f"--etcd-servers=http://127.0.0.1:{etcd}", f"--cert-dir={folder / 'certificates'}"),
-        *("--bind-address=127.0.0.1", f"--secure-port={port}", "--authorization-mode=RBAC"),
-        *(f"--token-auth-file={folder / 'tokens.csv'}", "--service-account-issuer=https://localhost/"),
-        *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
-        *("--service-cluster-ip-range=10.0.0.0/24", "--disable-admission-plugins=ServiceAccount"),
-    )
-
-
-def start(folder: Path, program: str, *options: str) -> subprocess.Popen[bytes]:
-    with (folder / f"{program}.log").open("wb") as log:
-        return subprocess.Popen([str(Path(ASSETS) / program), *options], stdout=log, stderr=log, start_new_session=True)
-
-
-def wait_for(address: str, log: Path) -> None:
-    trusting = ssl._create_unverified_context()  # it has just made its own certificate
-    asked = urllib.request.Request(address, headers={"Authorization": "Bearer a-token"})
-    for _ in range(300):
-        try:
-            with urllib.request.urlopen(asked, timeout=2, context=trusting):
-                return
-        except OSError:
-            time.sleep(0.2)
-    pytest.fail(f"the API server did not start:\n{log.read_text()[-2000:]}")
-
-
-def write_kubeconfig(folder: Path, port: int) -> Path:
-    cluster = {"server": f"https://127.0.0.1:{port}", "insecure-skip-tls-verify": True}
-    config = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "here",
-        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "admin"}}],
-        "clusters": [{"name": "here", "cluster": cluster}],
-        "users": [{"name": "admin", "user": {"token": "a-token"}}],
-    }
-    (folder / "kubeconfig").write_text(json.dumps(config))
-    return folder / "kubeconfig"
+    if not api_server.there_is_one():
+        pytest.skip(api_server.NO_SERVER)
+    with api_server.api_server(tmp_path_factory.mktemp("api-server")) as file:
+        yield file
 
 
 @pytest.mark.parametrize("nodes", [1, 3])
