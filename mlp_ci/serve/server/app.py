@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.serve.payload import BODY_LIMIT, BadRequest
 from mlp_ci.serve.server import inference, invocations, table
-from mlp_ci.serve.server.batching import Batcher, BatchLimits, ModelFailed, Overloaded, Question
+from mlp_ci.serve.server.batching import Batcher, BatchLimits, ModelFailed, Overloaded
 
 if TYPE_CHECKING:
     from mlp_ci.serve.model import Loaded
@@ -171,18 +171,15 @@ class Application:
         else:
             msg = f"this server reads application/json and text/csv, not {kind[:60]}"
             raise BadRequest(msg, 415)
-        return invocations.written(await self._predicted(question))
+        return invocations.written(await self.batcher.submit(question))
 
     async def _v2(self, body: bytes, kind: str) -> bytes:
         if kind not in ("application/json", ""):
             msg = f"this server reads application/json here, not {kind[:60]}; it has no binary tensors"
             raise BadRequest(msg, 415)
         asked = self.read_v2(body)
-        predictions = await self._predicted(asked.question)
+        predictions = await self.batcher.submit(asked.question)
         return inference.written(asked, predictions, self.facts.model, str(self.facts.version))
-
-    async def _predicted(self, question: Question) -> list[Any]:
-        return await self.batcher.submit(question)
 
 
 def refusal(protocol: int, code: str, message: str) -> bytes:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError
 from mlp_ci.serve.answers import plain
+from mlp_ci.serve.signature import FLOAT32_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from mlp_ci.serve.signature import Signature
+    from mlp_ci.serve.signature import ColumnRule, Signature
 
 _TYPES = {
     "tensor(float)": "float32",
@@ -65,7 +66,7 @@ class OnnxModel:
         if signature.rules and len(inputs) > 1 and not names <= set(signature.names):
             msg = f"the graph needs {', '.join(sorted(names))}; the signature has {', '.join(signature.names)}"
             raise InputError(msg, fix="save the model with a signature whose columns are the inputs of the graph")
-        return cls(_without_gaps(signature), session.run, inputs, tuple(o.name for o in session.get_outputs()))
+        return cls(_exact(signature, inputs), session.run, inputs, tuple(o.name for o in session.get_outputs()))
 
     @property
     def takes_matrix(self) -> bool:
@@ -149,9 +150,14 @@ def _providers(flavor: Mapping[str, Any]) -> list[Any]:
     return usable or ["CPUExecutionProvider"]
 
 
-def _without_gaps(signature: Signature) -> Signature:
-    """A graph has no missing columns and no missing text: both are the client's mistake, and named."""
-    rules = tuple(
-        replace(rule, required=True, nullable=rule.nullable and rule.type != "string") for rule in signature.rules
-    )
-    return replace(signature, rules=rules)
+def _exact(signature: Signature, inputs: tuple[Input, ...]) -> Signature:
+    """What a graph cannot take is the client's mistake, and named: a column or text that is missing, a number that does
+    not fit into 32 bits where it computes in those."""
+    types = {i.name: i.type for i in inputs}
+    only = inputs[0].type if len(inputs) == 1 else ""
+    return replace(signature, rules=tuple(_narrowed(rule, types.get(rule.name, only)) for rule in signature.rules))
+
+
+def _narrowed(rule: ColumnRule, kind: str) -> ColumnRule:
+    largest = FLOAT32_MAX if rule.type == "double" and kind == "float32" else rule.largest
+    return replace(rule, required=True, nullable=rule.nullable and rule.type != "string", largest=largest)

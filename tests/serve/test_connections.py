@@ -1,0 +1,148 @@
+"""What a client may hold of a server: slow, silent, endless and half-open ones against real sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlp_ci.serve.connections import Server, configured
+from mlp_ci.serve.listening import Limits, bind
+from tests.serving import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIMITS = Limits(head_bytes=4096, head=0.4, body_bytes=200_000, body=0.8, reading=0.5, idle=2, connections=8)
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+
+
+async def echo(scope: Any, receive: Any, send: Any) -> None:
+    """Answers with the size of the body; ``/large`` with more than a socket's buffers hold."""
+    size, message = 0, {"more_body": True}
+    while message["more_body"]:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message["body"])
+    body = b"x" * 50_000_000 if scope["path"] == "/large" else str(size).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    listener = bind("127.0.0.1", 0)
+    running = Server(configured(echo, LIMITS, lifespan=False), 0.0, None)
+    running.port = listener.getsockname()[1]  # type: ignore[attr-defined]
+    thread = threading.Thread(target=running.run, args=([listener],))
+    thread.start()
+    wait_until(lambda: running.started)
+    yield running
+    running.should_exit = True
+    thread.join(20)
+
+
+@contextlib.contextmanager
+def client(server: Any) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=15) as connection:
+        yield connection
+
+
+def all_of(connection: socket.socket) -> bytes:
+    """What comes until the other side closes."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            found += part
+    return found
+
+
+def test_a_client_that_says_nothing_is_shown_out(server: Server) -> None:
+    with client(server) as connection:
+        assert all_of(connection).startswith(b"HTTP/1.1 408")
+
+
+def test_headers_that_drip_are_not_waited_for(server: Server) -> None:
+    with client(server) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\n")
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - began < 10:
+                connection.sendall(b"X: y\r\n")
+                time.sleep(0.1)
+        assert time.monotonic() - began < 10
+    with client(server) as connection:  # nor between two requests
+        connection.sendall(POST + b"Content-Length: 2\r\n\r\nhi")
+        assert connection.recv(1000).endswith(b"2")
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() - began < 10:
+                connection.sendall(b"\r\n")
+                time.sleep(0.1)
+        assert time.monotonic() - began < 10
+
+
+def test_endless_headers_are_refused(server: Server) -> None:
+    with client(server) as connection:
+        connection.sendall(POST + b"X-A: " + b"a" * 8000)
+        assert all_of(connection).startswith(b"HTTP/1.1 431")
+
+
+def test_a_body_that_does_not_come_is_refused(server: Server) -> None:
+    with client(server) as connection:
+        connection.sendall(POST + b"Content-Length: 100\r\n\r\nhalf")
+        answer = all_of(connection)
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"body did not arrive" in answer
+
+
+def test_an_endless_body_is_cut_off(server: Server) -> None:
+    with client(server) as connection:
+        connection.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(200):
+                connection.sendall(b"1000\r\n" + b"b" * 4096 + b"\r\n")
+                time.sleep(0.001)
+            pytest.fail("the server read on")
+        assert b"413" in all_of(connection) or not server.server_state.tasks
+
+
+def test_an_answer_that_nobody_reads_is_dropped(server: Server) -> None:
+    with client(server) as connection:
+        connection.sendall(b"POST /large HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        wait_until(lambda: len(server.server_state.tasks) == 1, 5)
+        wait_until(lambda: not server.server_state.tasks and not server.server_state.connections, 10)
+
+
+def test_garbage_is_a_400_and_the_next_client_is_served(server: Server) -> None:
+    with client(server) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00 this is TLS\r\n\r\n")
+        assert all_of(connection).startswith(b"HTTP/1.1 400")
+    with client(server) as connection:
+        connection.sendall(POST + b"Content-Length: 3\r\n\r\nabc" * 1)
+        assert connection.recv(1000).endswith(b"3")
+
+
+def test_more_connections_than_allowed_are_closed_at_once(server: Server) -> None:
+    wait_until(lambda: not server.server_state.connections)
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(client(server))
+        wait_until(lambda: len(server.server_state.connections) == 8, 5)
+        with client(server) as one_too_many:
+            assert all_of(one_too_many) == b""
+
+
+def test_a_slow_but_steady_client_is_served(server: Server) -> None:
+    """Half a second is enough for a body; that it comes in pieces is no offence."""
+    with client(server) as connection:
+        connection.sendall(POST + b"Content-Length: 5\r\n\r\n")
+        for letter in b"steady"[:5]:
+            connection.sendall(bytes([letter]))
+            time.sleep(0.05)
+        assert connection.recv(1000).endswith(b"5")
