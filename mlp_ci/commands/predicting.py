@@ -70,6 +70,15 @@ def predict(
             help="Most rows that the model is given at once; up to 16,384, by the number of columns, if not given.",
         ),
     ] = None,
+    part_rows: Annotated[
+        int,
+        typer.Option(
+            "--part-rows",
+            min=1,
+            envvar="MLP_CI_PART_ROWS",
+            help="Rows of a part, about; sooner after a minute. A killed run goes on after its last part.",
+        ),
+    ] = 1_000_000,
     replace: Annotated[
         bool, typer.Option("--replace", envvar="MLP_CI_REPLACE", help="Replace an output made from something else.")
     ] = False,
@@ -96,6 +105,7 @@ def predict(
             parts=parts,
             workers=workers,
             batch_rows=batch_rows,
+            part_rows=part_rows,
             replace=replace,
         )
         return run_predict(context_of(path, platform), asked)

@@ -47,6 +47,7 @@ class Asked:
     parts: str = "parquet"
     workers: int | None = None
     batch_rows: int | None = None
+    part_rows: int = output.PART_ROWS
     replace: bool = False
 
 
@@ -120,7 +121,9 @@ def _job(chosen: Chosen, asked: Asked, data: Input) -> Job:
         "mlp.digest": chosen.digest,
         "mlp.made_by": f"mlp-ci {__version__}",
     }
-    plan = Plan(output=asked.output.absolute(), format=written, facts=facts, metadata=metadata)
+    plan = Plan(
+        output=asked.output.absolute(), format=written, facts=facts, metadata=metadata, part_rows=asked.part_rows
+    )
     return Job(chosen=chosen, data=data, given=given, kept=kept, plan=plan, asked=asked)
 
 
@@ -236,9 +239,11 @@ def _ask(job: Job, workers: Workers, batch: Batch) -> Waiting:
     file = job.data.files[batch.file]
     if (bad or batch.ragged) and job.asked.bad_rows == FAIL:
         raise telling.bad_row(job.chosen, file.shown, batch, bad)
-    skipped = [Skipped(file=file.shown, row=r.row + 1, column="", reason=telling.RAGGED) for r in batch.ragged] + [
-        Skipped(file=file.shown, row=batch.number_of(b.row), column=b.column, reason=f"not {b.expected}") for b in bad
-    ]
+    skipped = [Skipped(file=file.shown, row=r.row + 1, column="", reason=telling.RAGGED) for r in batch.ragged]
+    for cell in bad:
+        row, reason = batch.number_of(cell.row), f"not {cell.expected}"
+        skipped.append(Skipped(file=file.shown, row=row, column=cell.column, reason=reason))
+    skipped.sort(key=lambda one: one.row)
     rows = None if good is None else pc.indices_nonzero(good).to_pylist()
     asked, stays = (model.table, kept.table) if good is None else (model.table.filter(good), kept.table.filter(good))
     some = batch.rows.num_rows if rows is None else len(rows)
@@ -266,6 +271,7 @@ class Sink:
             for place, kind in said.refused.items():
                 row = waiting.batch.number_of(place if waiting.rows is None else waiting.rows[place])
                 skipped.append(Skipped(file=file, row=row, column="", reason=f"the model refused it ({kind})"))
+            skipped.sort(key=lambda one: one.row)
             kept = kept.filter(_all_but(said.refused, kept.num_rows)) if kept.num_columns else kept
         if not said.table.num_rows:
             self._write(None, skipped, waiting.batch.after)

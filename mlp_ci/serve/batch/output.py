@@ -72,6 +72,7 @@ class Plan:
     format: str  # parquet | csv
     facts: Mapping[str, Any]
     metadata: Mapping[str, str]
+    part_rows: int = PART_ROWS
 
     @property
     def single(self) -> bool:
@@ -166,7 +167,7 @@ def alone(plan: Plan) -> Iterator[Progress]:
         try:
             yield progress
         finally:
-            if not progress.parts:
+            if not progress.rows:
                 shutil.rmtree(plan.work, ignore_errors=True)  # nothing that a next run could go on with
     finally:
         os.close(handle)
@@ -216,7 +217,7 @@ class Writer:
             self._open = _OpenPart(self.plan, self.schema.with_metadata(dict(self.plan.metadata)), number)
         part = self._open
         part.add(table, skipped, after)
-        if part.rows >= PART_ROWS or time.monotonic() - part.began >= PART_SECONDS:
+        if part.rows >= self.plan.part_rows or time.monotonic() - part.began >= PART_SECONDS:
             self._finish_part()
 
     def close(self) -> None:
