@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 WEIGHTS = (0.6, 0.2, 0.2)
 NEVER = 1e-9
 ASSUMED = 0.01  # errors of a version of which nothing was measured
+FEW_ERRORS = 0.1  # of the margin: errors that the old version never had, and that may pass
 FEW = 100  # requests that tell nothing of an error rate
 
 
@@ -63,6 +64,8 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     said = f"{percent(canary)} errors, the old version {percent(stable)}"
     if not now.both:
         return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
+    if _undecided(tables, margin, level.alpha):
+        return _with(whole, Verdict.INSUFFICIENT, _unheard_of(tables) + ": cannot tell yet whether that is chance")
     highest = float(intervals.of_difference(tables[-1:], margin, level.alpha, NEVER)[2])
     if highest < margin and now.canary_rows >= samples.LEAST:
         return _with(
@@ -118,11 +121,26 @@ def _table(stable: Seen, canary: Seen) -> Table:
     )
 
 
+def _undecided(tables: Sequence[Table], margin: float, alpha: float) -> bool:
+    """Errors that the old version never had: they end in a failure, or until they are shown to be very few."""
+    if sum(float(t.stable_hits) for t in tables) or not sum(float(t.canary_hits) for t in tables):
+        return False
+    return float(intervals.of_difference(tables, margin, alpha, NEVER)[2]) > FEW_ERRORS * margin
+
+
+def _unheard_of(tables: Sequence[Table]) -> str:
+    hits, rows, old = (
+        int(sum(float(x) for x in v))
+        for v in zip(*[(t.canary_hits, t.canary_rows, t.stable_rows) for t in tables], strict=True)
+    )
+    return f"{hits:,} error{'s' * (hits > 1)} in {rows:,} requests, the old version had none in {old:,}"
+
+
 def _worse(tables: Sequence[Table], whole: Judged, found: float) -> str:
     hits, rows = (int(sum(x)) for x in zip(*[(t.canary_hits, t.canary_rows) for t in tables], strict=True))
     old_hits, old_rows = (int(sum(x)) for x in zip(*[(t.stable_hits, t.stable_rows) for t in tables], strict=True))
     if not old_hits:
-        return f"{hits:,} errors in {rows:,} requests, the old version had none in {old_rows:,}"
+        return _unheard_of(tables)
     assert whole.stable is not None and whole.canary is not None and whole.low is not None and whole.high is not None  # noqa: PT018
     odds = f"{min(math.exp(min(found, 50)), 1e6):,.0f}"
     return (

@@ -30,7 +30,8 @@ def of_shares(stable: float, canary: float, others: float, barrier: float, power
     up, down = _logit(canary) - _logit(null), _logit(floor) - _logit(null)
     drift = _divergence(canary, null) + others * _divergence(stable, null)
     variance = canary * (1 - canary) * up**2 + others * stable * (1 - stable) * down**2
-    moved = first_passage(drift, variance, barrier, power)
+    # It jumps over the barrier with a hit, by half of a hit's worth on average.
+    moved = first_passage(drift, variance, barrier + math.log(canary / null) / 2, power)
     if moved is None:
         return None
     enough = _poisson_mean(math.ceil(barrier / math.log(canary / null)), power) / canary
