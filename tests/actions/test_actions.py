@@ -31,6 +31,7 @@ COMMANDS = (
     "cost",
     "retrain",
     "data-diff",
+    "predict",
 )
 OUTPUTS = {
     "validate": {"data-digest"},
@@ -53,6 +54,7 @@ OUTPUTS = {
     "cost": {"total-usd"},
     "retrain": {"pull-request"},
     "data-diff": {"changed"},
+    "predict": {"rows", "skipped", "version", "digest", "predictions", "predicted"},
 }
 # An action of a command in a group is called after both.
 WORDS = {"data-diff": "data diff"}
@@ -66,11 +68,11 @@ def action(command: str) -> dict[str, Any]:
 
 
 def options(command: str) -> dict[str, Any]:
-    """Long option without its dashes, or argument that must be given → click parameter."""
+    """Long option without its dashes, or argument that must be given or has a variable → click parameter."""
     found: Any = typer.main.get_command(app)
     for word in WORDS.get(command, command).split():
         found = found.commands[word]
-    given = [p for p in found.params if p.param_type_name != "argument" or p.required]
+    given = [p for p in found.params if p.param_type_name != "argument" or p.required or p.envvar]
     return {
         flag.removeprefix("--"): parameter
         for parameter in given

@@ -18,7 +18,7 @@ from mlp_ci.sandbox import workflows
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflow-templates"
-NAMES = ("audit", "deploy", "model-ci", "monitor", "promotion", "rollback")
+NAMES = ("audit", "deploy", "model-ci", "monitor", "predict", "promotion", "rollback")
 OURS = re.compile(r"mlp-ci/mlp-ci/actions/([\w-]+)@v\d+")
 TRIGGERS = {
     "audit": {"schedule", "workflow_dispatch"},
@@ -26,6 +26,7 @@ TRIGGERS = {
     "promotion": {"pull_request_target", "pull_request_review", "schedule"},
     "deploy": {"push", "schedule", "workflow_dispatch"},
     "monitor": {"schedule", "workflow_dispatch"},
+    "predict": {"schedule", "workflow_dispatch"},
     "rollback": {"workflow_dispatch"},
 }
 
@@ -123,6 +124,7 @@ NEEDED = {
     "promotion": {"contents": "read", "pull-requests": "write", "statuses": "write"},
     "deploy": {"contents": "write", "deployments": "write", "issues": "write", "pull-requests": "write"},
     "monitor": {"contents": "write", "pull-requests": "write"},
+    "predict": {"contents": "read"},
     "rollback": {"contents": "write", "deployments": "write", "pull-requests": "write"},
 }
 
@@ -173,6 +175,7 @@ def test_every_job_has_a_timeout_and_the_workflow_a_concurrency_group(name: str)
         "promotion": True,
         "deploy": False,
         "monitor": False,
+        "predict": False,
         "rollback": False,
     }
     assert loaded["concurrency"]["cancel-in-progress"] == cancels[name]
@@ -319,6 +322,7 @@ def test_the_loop_goes_through_the_actions_in_order() -> None:
     assert names["model-ci"] == ["data-diff", "plan", "validate", "sweep", "train", "evaluate", "report", "register"]
     assert names["audit"] == ["audit", "audit"]
     assert names["monitor"] == ["monitor", "cost", "retrain"]
+    assert names["predict"] == ["predict"]
     assert (names["promotion"], names["deploy"], names["rollback"]) == (["approvals"], ["deploy"], ["rollback"])
 
 
@@ -326,9 +330,9 @@ def test_the_loop_goes_through_the_actions_in_order() -> None:
 def test_the_sandbox_reads_the_template_as_github_does(name: str) -> None:
     workflow = workflows.parse(f".github/workflows/{name}.yml", text(name))
     event = {"promotion": "pull_request_review", "rollback": "workflow_dispatch"}.get(name, "push")
-    if name in ("monitor", "audit"):
+    if name in ("monitor", "audit", "predict"):
         event = "schedule"
-    cron = {"audit": "37 * * * *", "promotion": "19,49 * * * *"}.get(name, "23 * * * *")
+    cron = {"audit": "37 * * * *", "predict": "41 3 * * *", "promotion": "19,49 * * * *"}.get(name, "23 * * * *")
     trigger = workflows.Trigger(event, "submitted", "refs/heads/main", ["promotion.yaml", "train.py"], cron)
     assert workflows.starts(workflow, trigger)
     elsewhere = workflows.Trigger("push", "", "refs/heads/topic", ["promotion.yaml"])
