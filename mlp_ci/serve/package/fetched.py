@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,9 @@ class Uv:
         self._run("install", *options, scratch=scratch)
 
     def _run(self, verb: str, *options: str, scratch: Path) -> str:
-        where = ("--python-version", self.base.minor, "--python-platform", self._platform())
+        # Named, because uv would look through all interpreters of the machine for the base's; it runs none of them.
+        mine = ("--python", sys.executable)
+        where = (*mine, "--python-version", self.base.minor, "--python-platform", self._platform())
         command = [self.program, "pip", verb, "--quiet", "--only-binary", ":all:", *where, *options]
         environ = visible(os.environ)
         done = subprocess.run(

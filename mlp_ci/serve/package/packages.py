@@ -24,7 +24,16 @@ if TYPE_CHECKING:
     from mlp_ci.serve.package.needs import Needs
 
 # How a package came here differs from machine to machine; what it is does not.
-_OF_THIS_MACHINE = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"}
+_OF_THIS_MACHINE = {
+    "RECORD",
+    "INSTALLER",
+    "REQUESTED",
+    "direct_url.json",
+    "uv_cache.json",
+    "uv_build.json",
+    "RECORD.jws",
+    "RECORD.p7s",
+}
 _GLIBC = re.compile(r"manylinux_(\d+)_(\d+)_(\w+)")
 _OLD_GLIBC = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
 
@@ -93,7 +102,7 @@ def closure(needs: Needs, folders: Sequence[str] | None = None) -> tuple[list[Pa
     """
     from packaging.requirements import Requirement
 
-    here = _installed(folders)
+    path = sys.path if folders is None else list(folders)
     todo = [Requirement(text) for text in needs.requirements]
     limits = {canonical(r.name): r.specifier for r in map(Requirement, needs.constraints)}
     asked: dict[str, set[str]] = {}
@@ -101,7 +110,7 @@ def closure(needs: Needs, folders: Sequence[str] | None = None) -> tuple[list[Pa
     while todo:
         wanted = todo.pop()
         name = canonical(wanted.name)
-        distribution = here.get(name)
+        distribution = next(iter(importlib.metadata.distributions(name=name, path=path)), None)
         if distribution is None:
             return [], f"{name} is not installed here"
         version = distribution.version
@@ -120,15 +129,6 @@ def closure(needs: Needs, folders: Sequence[str] | None = None) -> tuple[list[Pa
 def _applies(requirement: Any, extras: Iterable[str]) -> bool:
     marker = requirement.marker
     return marker is None or any(marker.evaluate({"extra": extra}) for extra in extras)
-
-
-def _installed(folders: Sequence[str] | None) -> dict[str, Any]:
-    """Name → distribution; the first on the path wins, as it does when it is imported."""
-    found: dict[str, Any] = {}
-    for distribution in importlib.metadata.distributions(path=sys.path if folders is None else list(folders)):
-        if distribution.metadata["Name"]:
-            found.setdefault(canonical(distribution.metadata["Name"]), distribution)
-    return found
 
 
 def _package(distribution: Any, needs: Iterable[str]) -> Package:
@@ -153,11 +153,11 @@ def _files(distribution: Any) -> Iterable[File]:
     """What the package brought; not programs (they have the path of a Python in them), nor what was made later."""
     for path in distribution.files:
         outside = path.parts[0] in ("..", "bin") or path.is_absolute()
-        if outside or path.hash is None or path.suffix == ".pyc" or path.name in _OF_THIS_MACHINE:
+        if outside or path.suffix == ".pyc" or path.name in _OF_THIS_MACHINE:
             continue
-        if path.hash.mode != "sha256":
-            msg = f"{distribution.metadata['Name']} says nothing of its files that can be trusted ({path.hash.mode})"
-            raise InputError(msg, fix="install a newer version of it")
+        if path.hash is None or path.hash.mode != "sha256":
+            msg = f"{distribution.metadata['Name']} says nothing of its files that can be trusted"
+            raise InputError(msg, why=f"no SHA-256 of {path} was recorded", fix="install a newer version of it")
         padded = path.hash.value + "=" * (-len(path.hash.value) % 4)
         yield File(path.as_posix(), Path(path.locate()), base64.urlsafe_b64decode(padded).hex())
 
