@@ -236,7 +236,7 @@ def _rolled_back(stand: Stand, place: Place, address: str) -> tuple[float, float
 
 
 async def _load(address: str) -> None:
-    from mlp_ci.serve.upstream import Upstream, UpstreamDown, UpstreamSlow
+    from mlp_ci.serve.gateway.upstream import Upstream, UpstreamDown, UpstreamSlow
 
     upstream, counts, stop = Upstream(address), [0, 0], asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(15, stop.set)

@@ -114,7 +114,7 @@ def _milliseconds(text: str, percentile: str) -> float:
 
 
 async def _load(url: str) -> None:
-    from mlp_ci.serve.upstream import Upstream
+    from mlp_ci.serve.gateway.upstream import Upstream
 
     upstream, times, body = Upstream(url), list[float](), json.dumps(BODY).encode()
     end = time.perf_counter() + SECONDS

@@ -1,0 +1,200 @@
+"""One request on its way: to an arm, to another if that one is dead, to the shadows, back to the client, to the record.
+
+All by callbacks. Predictions change nothing, so what a dead server did not answer is asked again elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING
+from zlib import crc32
+
+from mlp_ci.serve.gateway.upstream import HOP_BY_HOP, UpstreamSlow
+
+if TYPE_CHECKING:
+    from mlp_ci.serve.gateway.core import Gateway
+    from mlp_ci.serve.gateway.front import Client, Request
+    from mlp_ci.serve.gateway.routing import Arm, Route
+    from mlp_ci.serve.gateway.upstream import Answer, UpstreamDown
+
+PATIENCE = 15.0  # how long a request waits for a server that is being restarted
+AGAIN = 0.05  # seconds between two rounds over servers that are down
+MIRRORED = 64  # requests under way to one shadow; it must not grow without end when it is slow
+# What the gateway says itself, and what an upstream must not be asked for: a compressed answer could not be logged.
+_NOT_PASSED = HOP_BY_HOP | {b"host", b"expect", b"accept-encoding", b"x-request-id"}
+TOO_MANY = 429
+
+
+def head_of(request: Request, arm: Arm, target: bytes, request_id: str) -> bytes:
+    """The head of the request for an arm's server: the client's headers, less those of its connection."""
+    upstream = arm.upstream
+    lines = b"".join([b"%b: %b\r\n" % one for one in request.headers if one[0] not in _NOT_PASSED])
+    length = b"content-length: %d\r\n" % len(request.body) if request.body or request.method == b"POST" else b""
+    method = b"GET" if request.method == b"HEAD" else request.method
+    first = b"%b %b%b HTTP/1.1\r\nhost: %b\r\n" % (method, upstream.base, target, upstream.authority)
+    return b"%b%bx-request-id: %b\r\n%b\r\n" % (first, lines, request_id.encode(), length)
+
+
+class Exchange:
+    """A request for predictions. As an ``Asker`` it is told of the upstream's answer."""
+
+    def __init__(self, gateway: Gateway, client: Client, way: tuple[Route, bytes], request: Request) -> None:
+        self.gateway, self.client, self.request = gateway, client, request
+        self.route, self.target = way
+        self.request_id = request.identity()
+        self.body = request.body
+        self.began = self.sent = time.perf_counter()
+        self.deadline = time.monotonic() + self.route.plan.timeout
+        self.tried: list[Arm] = []
+        self.blamed: set[Arm] | None = None
+        self.answer: Answer | None = None
+        self.mirror: Mirror | None = None
+
+    def start(self) -> None:
+        """Ask the arm that the route chooses, and its shadows."""
+        arm = self.route.choose(self.request, self.gateway.counts)
+        if arm is None:
+            self._give_up(slow=False)
+            return
+        self._ask(arm)
+        for shadow in self.route.shadows:
+            if shadow.plan.weight >= 100 or random.random() * 100 < shadow.plan.weight:
+                Mirror.start(self, shadow)
+
+    def _ask(self, arm: Arm) -> None:
+        self.arm = arm
+        self.tried.append(arm)
+        self.head = head_of(self.request, arm, self.target, self.request_id)
+        self.sent = time.perf_counter()
+        arm.upstream.ask(self)
+
+    # told by the upstream
+
+    def answered(self, answer: Answer) -> None:
+        arm, now = self.arm, time.perf_counter()
+        failed = answer.status >= 500
+        arm.tally.answered(now - self.sent, error=failed or answer.status == TOO_MANY)
+        arm.health.note(time.monotonic(), failed=failed, silent=False)
+        if failed:
+            self.gateway.eject(self.route)
+        marks = b"x-request-id: %b\r\nx-model-version: %d\r\n" % (self.request_id.encode(), arm.version)
+        self.client.answer(answer.status, b"".join(answer.headers) + marks, answer.body)
+        self.answer = answer
+        self.gateway.record(self, arm, answer, (now - self.began) * 1000)
+        if self.mirror is not None:
+            self.mirror.compare()
+
+    def failed(self, error: UpstreamDown | UpstreamSlow) -> None:
+        slow = isinstance(error, UpstreamSlow)
+        self.blamed = self.blamed or set()
+        if self.arm not in self.blamed:  # one request is one failure, however often it was tried
+            self.blamed.add(self.arm)
+            self.arm.tally.silent()
+            self.arm.health.note(time.monotonic(), failed=True, silent=True)
+            self.gateway.eject(self.route)
+        if slow:
+            self._give_up(slow=True)
+            return
+        other = self.route.another(self.tried)
+        if other is not None:
+            self._ask(other)
+        elif time.perf_counter() - self.began < PATIENCE and not self.client.done and not self.gateway.front.ending:
+            asyncio.get_running_loop().call_later(AGAIN, self._again)
+        else:
+            self._give_up(slow=False)
+
+    def _again(self) -> None:
+        """Another round: by the configuration of now, for it may have changed because the servers were down."""
+        self.tried.clear()
+        way = self.gateway.table.route(self.gateway.table.resolve(self.request.target), self.request)
+        if way is not None:
+            self.route, self.target = way
+        arm = self.route.choose(self.request, self.gateway.counts)
+        if arm is None:
+            self._give_up(slow=False)
+        else:
+            self._ask(arm)
+
+    def _give_up(self, *, slow: bool) -> None:
+        self.gateway.counts.unanswered[self.route.name] += 1
+        message = "the model did not answer in time" if slow else "no server of this model answers right now"
+        value = {"error_code": "UNAVAILABLE", "message": message}
+        headers = b"retry-after: 1\r\nx-request-id: %b\r\n" % self.request_id.encode()
+        self.client.tell(504 if slow else 503, value, headers)
+
+
+class Mirror:
+    """The copy of a request for a shadow. Whatever becomes of it, the client hears nothing of it."""
+
+    def __init__(self, exchange: Exchange, arm: Arm) -> None:
+        self.exchange, self.arm = exchange, arm
+        self.head = head_of(exchange.request, arm, exchange.target, exchange.request_id)
+        self.body = exchange.body
+        self.deadline = exchange.deadline
+        self.sent = time.perf_counter()
+        self.answer: Answer | None = None
+
+    @classmethod
+    def start(cls, exchange: Exchange, arm: Arm) -> None:
+        """Send a copy, unless too many are under way or the shadow is ejected."""
+        if arm.upstream.in_flight >= MIRRORED or arm.health.ejected:
+            exchange.gateway.counts.shadow(arm.key).skipped += 1
+            return
+        made = cls(exchange, arm)
+        exchange.mirror = made
+        arm.upstream.ask(made)
+
+    def answered(self, answer: Answer) -> None:
+        failed = answer.status >= 500
+        self.arm.tally.answered(time.perf_counter() - self.sent, error=failed or answer.status == TOO_MANY)
+        self.arm.health.note(time.monotonic(), failed=failed, silent=False)
+        self.answer = answer
+        if self.exchange.answer is not None:
+            self.compare()
+
+    def failed(self, error: UpstreamDown | UpstreamSlow) -> None:
+        self.arm.tally.silent()
+        self.arm.health.note(time.monotonic(), failed=True, silent=True)
+
+    def compare(self) -> None:
+        """Once both have answered: record what the shadow said, next to what the client was told."""
+        said, told = self.answer, self.exchange.answer
+        if said is None or told is None:
+            return
+        self.answer = None  # once
+        seconds = time.perf_counter() - self.sent
+        beside = told.body if told.status == 200 and not told.encoded else None
+        self.exchange.gateway.record(self.exchange, self.arm, said, seconds * 1000, beside)
+
+
+def sampled(request_id: str, share: float) -> bool:
+    """Whether the log keeps this request: decided by its id, so that all who see it decide alike."""
+    return share >= 1 or crc32(request_id.encode()) < share * 2**32
+
+
+class Page:
+    """A request for what only a server can tell, such as its metadata: asked of one arm, not counted, not logged."""
+
+    def __init__(self, client: Client, way: tuple[Route, bytes], request: Request) -> None:
+        self.client, self.request, self.body = client, request, request.body
+        self.target = way[1]
+        self.deadline = time.monotonic() + min(10.0, way[0].plan.timeout)
+        self.left = sorted(way[0].arms, key=lambda arm: -arm.plan.weight)
+
+    def start(self) -> None:
+        """Ask the arm with the largest share, then the others."""
+        if not self.left:
+            value = {"error_code": "UNAVAILABLE", "message": "no server of this model answers right now"}
+            self.client.tell(503, value, b"retry-after: 1\r\n")
+            return
+        arm = self.left.pop(0)
+        self.head = head_of(self.request, arm, self.target, self.request.identity())
+        arm.upstream.ask(self)
+
+    def answered(self, answer: Answer) -> None:
+        self.client.answer(answer.status, b"".join(answer.headers), answer.body)
+
+    def failed(self, error: UpstreamDown | UpstreamSlow) -> None:
+        self.start()
