@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
     def __init__(self, config: Config, drain: float, leaving: Callable[[], None] | None) -> None:
         super().__init__(config)
         self.drain, self.leaving = drain, leaving
-        self.stays_until = 0.0
+        self.stays_until: float | None = None
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
@@ -129,16 +129,20 @@ class Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
                     connection.look(now)
-        return await super().on_tick(counter) and time.monotonic() >= self.stays_until
+        if not await super().on_tick(counter):
+            return False
+        if self.stays_until is None:
+            # From now and not from the signal: a prediction may have held this up, with clients waiting to be let in.
+            self.stays_until = time.monotonic() + self.drain
+            return False
+        return time.monotonic() >= self.stays_until
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         """The first signal begins the end; a second one makes it come at once."""
         if self.should_exit:
             self.stays_until = 0.0
-        else:
-            self.stays_until = time.monotonic() + self.drain
-            if self.leaving is not None:
-                self.leaving()
+        elif self.leaving is not None:
+            self.leaving()
         super().handle_exit(sig, frame)
 
     @contextlib.contextmanager

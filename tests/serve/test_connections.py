@@ -23,6 +23,8 @@ POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
     """Answers with the size of the body; ``/large`` with more than a socket's buffers hold."""
+    if scope["path"] == "/blocking":
+        time.sleep(0.5)  # as a prediction does
     size, message = 0, {"more_body": True}
     while message["more_body"]:
         message = await receive()
@@ -34,17 +36,25 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+@contextlib.contextmanager
+def listening() -> Iterator[Server]:
     listener = bind("127.0.0.1", 0)
     running = Server(configured(echo, LIMITS, lifespan=False), 0.0, None)
     running.port = listener.getsockname()[1]  # type: ignore[attr-defined]
     thread = threading.Thread(target=running.run, args=([listener],))
     thread.start()
     wait_until(lambda: running.started)
-    yield running
-    running.should_exit = True
-    thread.join(20)
+    try:
+        yield running
+    finally:
+        running.should_exit = True
+        thread.join(20)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with listening() as running:
+        yield running
 
 
 @contextlib.contextmanager
@@ -146,3 +156,13 @@ def test_a_slow_but_steady_client_is_served(server: Server) -> None:
             connection.sendall(bytes([letter]))
             time.sleep(0.05)
         assert connection.recv(1000).endswith(b"5")
+
+
+def test_who_came_while_the_server_was_busy_is_answered_before_it_ends() -> None:
+    with listening() as server, client(server) as first:
+        first.sendall(b"POST /blocking HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        time.sleep(0.1)
+        server.should_exit = True
+        with client(server) as second:
+            second.sendall(POST + b"Content-Length: 4\r\n\r\nlate")
+            assert all_of(second).endswith(b"4")
