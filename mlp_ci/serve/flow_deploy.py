@@ -210,7 +210,7 @@ def _keep(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Done:
     if not fact.running:
         release = artefacts.obtain(job.ctx.serve_home, job.tracking, job.model.name, place.stage, entry)
     try:
-        job.target.prepare(place, release, settings_of(job, release))
+        job.target.prepare(place, release, settings_of(job, place.stage, release))
     except RolloutAborted:
         return Done([_last_word(place)])
     said = "is live already; nothing to do" if fact.running else "was down and runs again"
@@ -245,17 +245,19 @@ def _still(job: Job, place: Place, entry: StageEntry) -> bool:
 def _plan(job: Job, place: Place, release: Release) -> Plan:
     return Plan(
         release=release,
-        settings=settings_of(job, release),
+        settings=settings_of(job, place.stage, release),
         smoke=_questions(job),
         watch=job.watch,
         rehearsal=_rehearsal(job, place, release),
     )
 
 
-def settings_of(job: Job, release: Release) -> Settings:
-    """How the release is to run, with the lineage that labels carry."""
+def settings_of(job: Job, stage: str, release: Release) -> Settings:
+    """How the release is to run in a stage, with the lineage that labels carry."""
     labels = {"commit": job.commit, "team": job.model.team, "run": release.run}
-    return Settings(serve=job.model.serve, log=_log_plan(job), labels=labels)
+    serve = job.model.serve
+    rollout = serve.rollout.of_stage(stage, job.platform.stage_names()[-1])
+    return Settings(serve=serve.model_copy(update={"rollout": rollout}), log=_log_plan(job), labels=labels)
 
 
 def _questions(job: Job) -> tuple[Smoke, ...]:

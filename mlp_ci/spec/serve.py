@@ -75,6 +75,11 @@ class Rollout(Strict):
         description="Per cent of traffic on the new version, step by step; if not given, 1, 10, 50, 100 for canary, "
         "50, 100 for ab, 100 otherwise.",
     )
+    stages: tuple[Name, ...] | None = Field(
+        None,
+        description="Stages in which traffic moves like this; in the others it switches at once, after the same checks. "
+        "If not given, the last stage: the ones before seldom have the traffic that a decision needs.",
+    )
     analysis: tuple[Check, ...] = Field(
         DEFAULT_ANALYSIS, description="What decides a step. An empty list decides by health checks and time alone."
     )
@@ -107,11 +112,17 @@ class Rollout(Strict):
         return self
 
     @property
-    def stages(self) -> tuple[int, ...]:
+    def weights(self) -> tuple[int, ...]:
         """The steps in per cent, those of the strategy where none are given; the last is 100."""
         if self.steps:
             return self.steps
         return {"canary": CANARY_STEPS, "ab": (50, 100)}.get(self.strategy, (100,))
+
+    def of_stage(self, stage: str, last: str) -> Rollout:
+        """How traffic moves in ``stage`` of a platform whose last stage is ``last``."""
+        if stage in (self.stages or (last,)):
+            return self
+        return self.model_copy(update={"strategy": "all-at-once", "steps": ()})
 
 
 class Batching(Strict):

@@ -51,8 +51,8 @@ serve:
   rollout: {rollout}
 """
 # Nobody asks anything in most of these scenes: a step that cannot be decided goes on at once.
-UNASKED = "{strategy: canary, steps: [10, 50, 100], wait: 0s, on_insufficient: advance, trust: 0s}"
-WATCHED = "{strategy: canary, steps: [10, 50, 100], wait: 60s, on_insufficient: pause}"
+UNASKED = "{strategy: canary, stages: [staging, production], steps: [10, 50, 100], wait: 0s, on_insufficient: advance, trust: 0s}"
+WATCHED = "{strategy: canary, stages: [staging, production], steps: [10, 50, 100], wait: 60s, on_insufficient: pause}"
 GOOD, BETTER, BROKEN, UNGATED = 1, 2, 3, 4
 if TYPE_CHECKING:
     Models = Callable[[str], dict[int, tuple[str, dict[str, str]]]]

@@ -113,7 +113,7 @@ def first(version: int, digest: str, stable: int, rollout: Rollout, now: datetim
         digest=digest,
         stable=stable,
         strategy=rollout.strategy,
-        steps=rollout.stages,
+        steps=rollout.weights,
         started=now.isoformat(),
         step=0,
     )

@@ -138,7 +138,7 @@ class Machine(Told):
             return f"{said}+ all traffic of {place} to version {release.version}, behind an address of its own\n"
         if fact.version == release.version and state and len(state.arms) == 1:
             return said
-        weights = ", ".join(f"{step} %" for step in settings.serve.rollout.stages)
+        weights = ", ".join(f"{step} %" for step in settings.serve.rollout.weights)
         return (
             f"{said}- all traffic of {place} to version {fact.version}\n"
             f"+ traffic of {place} to version {release.version} at {fact.address}: {weights}\n"

@@ -35,7 +35,7 @@ def _steps(state: State | None, asked_for: Wanted) -> list[list[Arm]]:
     last = [Arm(version=asked_for.version, weight=100)]
     if state is None or state.live is None or state.live == asked_for.version:
         return [last]
-    weight = asked_for.serve.rollout.stages[0]
+    weight = asked_for.serve.rollout.weights[0]
     if asked_for.serve.rollout.strategy not in ("canary", "ab") or weight >= 100:
         return [last]
     both = (
