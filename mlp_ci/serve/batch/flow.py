@@ -74,6 +74,7 @@ def predict(ctx: Context, asked: Asked) -> Report:
     NothingToDo for an input without rows; OutsideError when a process is killed. A run after that goes on.
     """
     _require_usage(asked)
+    _require_arrow()
     chosen = choose(ctx, asked.version, asked.stage)
     doing(f"looking at {asked.input}")
     job = _job(chosen, asked, inputs.look(inputs.find(ctx.repo, asked.input)))
@@ -100,6 +101,14 @@ def _require_usage(asked: Asked) -> None:
     if "://" in str(asked.output) or str(asked.output).startswith(("s3:/", "gs:/", "https:/", "http:/")):
         msg = f"predictions are written to a disk, not to {asked.output}"
         raise InputError(msg, fix="write them to a folder of this machine, and copy that where it has to be")
+
+
+def _require_arrow() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("pyarrow") is None:
+        msg = "predicting files needs the package pyarrow, which is not installed"
+        raise InputError(msg, fix="pip install 'mlp-ci[train]'")
 
 
 def _job(chosen: Chosen, asked: Asked, data: Input) -> Job:
