@@ -77,7 +77,7 @@ class Rollout(Strict):
     )
     stages: tuple[Name, ...] | None = Field(
         None,
-        description="Stages in which traffic moves like this; in the others it switches at once, after the same checks. "
+        description="Stages in which traffic moves like this; in the others it switches at once, after the checks. "
         "If not given, the last stage: the ones before seldom have the traffic that a decision needs.",
     )
     analysis: tuple[Check, ...] = Field(

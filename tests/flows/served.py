@@ -51,8 +51,9 @@ serve:
   rollout: {rollout}
 """
 # Nobody asks anything in most of these scenes: a step that cannot be decided goes on at once.
-UNASKED = "{strategy: canary, stages: [staging, production], steps: [10, 50, 100], wait: 0s, on_insufficient: advance, trust: 0s}"
-WATCHED = "{strategy: canary, stages: [staging, production], steps: [10, 50, 100], wait: 60s, on_insufficient: pause}"
+_CANARY = "strategy: canary, stages: [staging, production], steps: [10, 50, 100]"
+UNASKED = f"{{{_CANARY}, wait: 0s, on_insufficient: advance, trust: 0s}}"
+DECIDED = f"{{{_CANARY}, wait: 1h, on_insufficient: pause}}"
 GOOD, BETTER, BROKEN, UNGATED = 1, 2, 3, 4
 if TYPE_CHECKING:
     Models = Callable[[str], dict[int, tuple[str, dict[str, str]]]]
