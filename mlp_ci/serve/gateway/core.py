@@ -82,6 +82,7 @@ class Gateway:
         self.healths: dict[str, ejecting.Health] = {}
         self.draining: list[Arm] = []
         self.probes: set[asyncio.Task[None]] = set()
+        self.began = time.monotonic()
         self.faked = bool(os.environ.get(clock.ENV))
 
     # ------------------------------------------------------------ configuration
@@ -241,9 +242,10 @@ class Gateway:
             {"model": m, "stage": s, "generation": self.table.plan.generation, **self.counts.measured(m, s)}
             for m, s in self.table.of(model, stage)
         ]
+        facts = {"boot": self.boot, "seconds": time.monotonic() - self.began}
         if not found:
-            return None if model or stage else {"boot": self.boot, "versions": {}, "shadow": {}}
-        return {"boot": self.boot, **(found[0] if len(found) == 1 else {"routes": found})}
+            return None if model or stage else {**facts, "versions": {}, "shadow": {}}
+        return {**facts, **(found[0] if len(found) == 1 else {"routes": found})}
 
     def metrics(self) -> str:
         """All counts in Prometheus' text format."""
@@ -272,13 +274,16 @@ class Gateway:
 
     def _is_admin(self, client: Client, request: Request) -> bool:
         peer = client.transport.get_extra_info("peername") if client.transport else None
-        if self.token is None or not peer or peer[0] not in LOOPBACK:
+        if not peer or peer[0] not in LOOPBACK:
             return False
+        return self.is_token((request.header(b"authorization") or b"").removeprefix(b"Bearer "))
+
+    def is_token(self, given: bytes) -> bool:
+        """Whether these bytes are the administrators' token."""
         try:
-            token = self.token.read_text(encoding="utf-8").strip()
+            token = self.token.read_text(encoding="utf-8").strip() if self.token else ""
         except OSError:
             return False
-        given = (request.header(b"authorization") or b"").removeprefix(b"Bearer ")
         return bool(token) and hmac.compare_digest(given, token.encode())
 
     # ------------------------------------------------------------ from time to time

@@ -12,7 +12,11 @@ from mlp_ci.serve.measured import LATENCY_BOUNDS_MS, Seen
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds, for Prometheus
+TOO_MANY = 429
+# Seconds, for Prometheus: round ones for people, between them every fourth bound of the bins that a rollout is judged
+# by, so that a quantile of a scrape is known within 40 %.
+_ROUND = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BUCKETS = tuple(sorted({*_ROUND, *(float(f"{bound / 1000:.6g}") for bound in LATENCY_BOUNDS_MS[3::4])}))
 
 
 @dataclass(slots=True)
@@ -21,14 +25,18 @@ class Tally:
 
     requests: int = 0
     errors: int = 0
+    refused: int = 0  # 4xx: the clients' faults, unless one version refuses what another answers
     seconds: float = 0.0
     buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     latency: list[int] = field(default_factory=lambda: [0] * (len(LATENCY_BOUNDS_MS) + 1))
 
-    def answered(self, seconds: float, *, error: bool) -> None:
-        """Count an answer that took so many seconds."""
+    def answered(self, seconds: float, status: int) -> None:
+        """Count an answer that took so many seconds. 429 is an error: the version let a request go unanswered."""
         self.requests += 1
-        self.errors += error
+        if status >= 400:
+            error = status >= 500 or status == TOO_MANY
+            self.errors += error
+            self.refused += not error
         self.seconds += seconds
         self.buckets[bisect_left(BUCKETS, seconds)] += 1
         self.latency[bisect_left(LATENCY_BOUNDS_MS, seconds * 1000)] += 1
@@ -67,6 +75,7 @@ class Counts:
     tallies: dict[Key, Tally] = field(default_factory=dict)
     shadows: dict[Key, Compared] = field(default_factory=dict)
     predictions: dict[Key, Counter[str]] = field(default_factory=dict)
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)  # each request once, however often it was tried
     unanswered: Counter[tuple[str, str]] = field(default_factory=Counter)
     keyless: Counter[tuple[str, str]] = field(default_factory=Counter)  # without the sticky key
 
@@ -140,19 +149,36 @@ def exposition(counts: Counts) -> list[str]:
         "Requests that failed by the version's own fault: 5xx, 429, no answer.",
         ((_of(k), t.errors) for k, t in tallies),
     )
+    lines += family(
+        "mlp_rejected_total",
+        "counter",
+        "Requests that the version answered with 4xx.",
+        ((_of(k), t.refused) for k, t in tallies),
+    )
     if tallies:
         lines += ["# HELP mlp_request_seconds Time to the version's answer.", "# TYPE mlp_request_seconds histogram"]
     for key, tally in tallies:
         lines += _histogram(_of(key), tally)
+    lines += _binned(counts)
     for name, kind, meaning in _SHADOW:
         samples = [(_of(k), float(getattr(c, kind))) for k, c in sorted(counts.shadows.items())]
         lines += family(name, "counter", meaning, samples)
     for name, meaning, counted in (
-        ("mlp_unanswered_total", "Requests that no version answered.", counts.unanswered),
+        ("mlp_asked_total", "Requests for predictions, each once.", counts.asked),
+        ("mlp_unanswered_total", "Requests whose caller got no good answer: 5xx or 429.", counts.unanswered),
         ("mlp_sticky_missing_total", "Requests without the key that decides the arm.", counts.keyless),
     ):
         lines += family(name, "counter", meaning, ((labels(model=m, stage=s), n) for (m, s), n in counted.items()))
     return lines
+
+
+def _binned(counts: Counts) -> list[str]:
+    samples = [
+        (f"{_of(key)},{labels(bin=name)}", float(n))
+        for key, bins in sorted(counts.predictions.items())
+        for name, n in sorted(bins.items())
+    ]
+    return family("mlp_predictions_total", "counter", "Predicted rows by bin of the prediction.", samples)
 
 
 _SHADOW = (

@@ -11,6 +11,8 @@ import time
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from mlp_ci.serve.gateway.counting import TOO_MANY
+from mlp_ci.serve.gateway.front import CHECK
 from mlp_ci.serve.gateway.upstream import HOP_BY_HOP, UpstreamSlow
 
 if TYPE_CHECKING:
@@ -23,8 +25,7 @@ PATIENCE = 15.0  # how long a request waits for a server that is being restarted
 AGAIN = 0.05  # seconds between two rounds over servers that are down
 MIRRORED = 64  # requests under way to one shadow; it must not grow without end when it is slow
 # What the gateway says itself, and what an upstream must not be asked for: a compressed answer could not be logged.
-_NOT_PASSED = HOP_BY_HOP | {b"host", b"expect", b"accept-encoding", b"x-request-id"}
-TOO_MANY = 429
+_NOT_PASSED = HOP_BY_HOP | {b"host", b"expect", b"accept-encoding", b"x-request-id", CHECK}
 
 
 def head_of(request: Request, arm: Arm, target: bytes, request_id: str) -> bytes:
@@ -49,17 +50,20 @@ class Exchange:
         self.deadline = time.monotonic() + self.route.plan.timeout
         self.tried: list[Arm] = []
         self.blamed: set[Arm] | None = None
+        self.quiet = bool(request.check) and gateway.is_token(request.check)  # a check, no traffic
         self.answer: Answer | None = None
         self.mirror: Mirror | None = None
 
     def start(self) -> None:
         """Ask the arm that the route chooses, and its shadows."""
+        if not self.quiet:
+            self.gateway.counts.asked[self.route.name] += 1
         arm = self.route.choose(self.request, self.gateway.counts)
         if arm is None:
             self._give_up(slow=False)
             return
         self._ask(arm)
-        for shadow in self.route.shadows:
+        for shadow in () if self.quiet else self.route.shadows:
             if shadow.plan.weight >= 100 or random.random() * 100 < shadow.plan.weight:
                 Mirror.start(self, shadow)
 
@@ -74,22 +78,29 @@ class Exchange:
 
     def answered(self, answer: Answer) -> None:
         arm, now = self.arm, time.perf_counter()
-        failed = answer.status >= 500
-        arm.tally.answered(now - self.sent, error=failed or answer.status == TOO_MANY)
-        arm.health.note(time.monotonic(), failed=failed, silent=False)
-        if failed:
-            self.gateway.eject(self.route)
+        if not self.quiet:
+            self._count(answer.status, now - self.sent)
         marks = b"x-request-id: %b\r\nx-model-version: %d\r\n" % (self.request_id.encode(), arm.version)
         self.client.answer(answer.status, b"".join(answer.headers) + marks, answer.body)
         self.answer = answer
-        self.gateway.record(self, arm, answer, (now - self.began) * 1000)
+        if not self.quiet:
+            self.gateway.record(self, arm, answer, (now - self.began) * 1000)
         if self.mirror is not None:
             self.mirror.compare()
+
+    def _count(self, status: int, seconds: float) -> None:
+        failed = status >= 500
+        self.arm.tally.answered(seconds, status)
+        self.arm.health.note(time.monotonic(), failed=failed, silent=False)
+        if failed or status == TOO_MANY:
+            self.gateway.counts.unanswered[self.route.name] += 1
+        if failed:
+            self.gateway.eject(self.route)
 
     def failed(self, error: UpstreamDown | UpstreamSlow) -> None:
         slow = isinstance(error, UpstreamSlow)
         self.blamed = self.blamed or set()
-        if self.arm not in self.blamed:  # one request is one failure, however often it was tried
+        if self.arm not in self.blamed and not self.quiet:  # one request is one failure, however often it was tried
             self.blamed.add(self.arm)
             self.arm.tally.silent()
             self.arm.health.note(time.monotonic(), failed=True, silent=True)
@@ -118,7 +129,8 @@ class Exchange:
             self._ask(arm)
 
     def _give_up(self, *, slow: bool) -> None:
-        self.gateway.counts.unanswered[self.route.name] += 1
+        if not self.quiet:
+            self.gateway.counts.unanswered[self.route.name] += 1
         message = "the model did not answer in time" if slow else "no server of this model answers right now"
         value = {"error_code": "UNAVAILABLE", "message": message}
         headers = b"retry-after: 1\r\nx-request-id: %b\r\n" % self.request_id.encode()
@@ -147,9 +159,8 @@ class Mirror:
         arm.upstream.ask(made)
 
     def answered(self, answer: Answer) -> None:
-        failed = answer.status >= 500
-        self.arm.tally.answered(time.perf_counter() - self.sent, error=failed or answer.status == TOO_MANY)
-        self.arm.health.note(time.monotonic(), failed=failed, silent=False)
+        self.arm.tally.answered(time.perf_counter() - self.sent, answer.status)
+        self.arm.health.note(time.monotonic(), failed=answer.status >= 500, silent=False)
         self.answer = answer
         if self.exchange.answer is not None:
             self.compare()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,100}")
 _REASONS = {code.value: f"HTTP/1.1 {code.value} {code.phrase}\r\n".encode() for code in HTTPStatus}
+CHECK = b"x-mlp-check"  # header of a request that is not counted, logged or mirrored; its value is the token
 JSON = b"content-type: application/json\r\n"
 TEXT = b"content-type: text/plain; version=0.0.4; charset=utf-8\r\n"
 
@@ -57,6 +58,7 @@ class Request:
         self.kind = b""  # content type
         self.encoding = False
         self.given_id = b""
+        self.check = b""  # the token of a check by mlp-ci itself, which is no traffic
         self.body = b""
         self.close = self.expects = False
         self.announced = self.size = 0  # of the body, as the client says; of the head
@@ -333,6 +335,10 @@ def _note_expect(request: Request, value: bytes) -> None:
     request.expects = value.lower() == b"100-continue"
 
 
+def _note_check(request: Request, value: bytes) -> None:
+    request.check = value
+
+
 _NOTED: Mapping[bytes, Callable[[Request, bytes], None]] = {
     b"content-type": _note_kind,
     b"host": _note_host,
@@ -341,6 +347,7 @@ _NOTED: Mapping[bytes, Callable[[Request, bytes], None]] = {
     b"x-request-id": _note_id,
     b"content-length": _note_length,
     b"expect": _note_expect,
+    CHECK: _note_check,
 }
 
 
