@@ -66,14 +66,14 @@ def rolled(
         digest="sha256:" + "ab" * 32,
         stable=3,
         strategy=rollout.strategy,
-        steps=rollout.stages,
+        steps=rollout.weights,
         started=BEGAN.isoformat(),
         by="ada",
     )
     current, analysis = Stratum(weight=0, started=""), Analysis(verdict="insufficient")  # type: ignore[arg-type]
     for step, length in enumerate(minutes):
         past = [*past, current] if step else past
-        current = Stratum(weight=rollout.stages[step], started=now.isoformat())
+        current = Stratum(weight=rollout.weights[step], started=now.isoformat())
         progress = replace(progress, step=step, step_started=now.isoformat(), past=tuple(past))
         for _ in range(looks):
             now += timedelta(minutes=length / looks)
@@ -90,7 +90,7 @@ def rolled(
         progress=progress,
         current=current,
         analysis=analysis,
-        forecast=forecast(rollout.stages, rate, rollout.analysis, Design(), baseline),
+        forecast=forecast(rollout.weights, rate, rollout.analysis, Design(), baseline),
     )
 
 

@@ -69,7 +69,7 @@ class Stand:
 
     def plan(self, release: Release, strategy: str, *, seconds: float = 0.0, ask: bool = False) -> Plan:
         rollout = {"strategy": strategy, **ROLLOUTS[strategy], "wait": "10m"}
-        settings = Settings(serve=Serve.model_validate({"rollout": rollout}))
+        settings = Settings(serve=Serve.model_validate({"rollout": rollout, "resources": {"memory_mb": 512}}))
         return Plan(
             release=release,
             settings=settings,

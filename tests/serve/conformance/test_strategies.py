@@ -60,7 +60,7 @@ def goes_through(stand: Stand, place: Place, strategy: str) -> None:
         assert (kept.version, kept.stable, kept.step, kept.strategy) == (2, 1, 0, strategy)
         rollout = Rollout.model_validate({"strategy": strategy, **ROLLOUTS[strategy]})
         assert stand.target.arms(place)[1] == Arm(
-            version=2, weight=rollout.stages[0], arm="shadow" if strategy == "shadow" else "canary"
+            version=2, weight=rollout.weights[0], arm="shadow" if strategy == "shadow" else "canary"
         )
         told = facts(stand.target, place, rollout, datetime.now(UTC))
         assert "What comes next" in read(page(told)).headings
