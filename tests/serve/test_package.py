@@ -214,7 +214,7 @@ def test_an_image_is_made_tried_pushed_and_the_same_again(scene: Scene, registry
 def labels_of(scene: Scene) -> str:
     """The image that MLflow says version 1 is."""
     found = scene.tracking.client.get_model_version(scene.name, "1")
-    return str(found.tags["mlp.image"])
+    return str(found.tags["mlp.serving_image"])
 
 
 def _good_bill(file: Path, scene: Scene) -> None:

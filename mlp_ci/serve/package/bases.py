@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import tarfile
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import IO, TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.progress import doing
 from mlp_ci.serve.package.layers import Layer, copied
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from mlp_ci.containers import Engine
@@ -21,7 +22,10 @@ _LOOK = "import json,platform,sys;print(json.dumps([sys.version_info[:3],platfor
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A base image. ``digest`` is what the registry knows it by, or its id; ``libc`` is empty where it is not glibc."""
+    """A base image. ``digest`` is what the registry knows it by, or its id; ``libc`` is empty where it is not glibc.
+
+    ``config`` is how its containers are started, ``diff_ids`` name its layers, ``platform`` is what it runs on.
+    """
 
     name: str
     id: str
@@ -29,6 +33,10 @@ class Base:
     python: tuple[int, int, int]
     machine: str
     libc: tuple[int, ...]
+    config: Mapping[str, Any] = field(default_factory=dict)
+    diff_ids: tuple[str, ...] = ()
+    platform: Mapping[str, str] = field(default_factory=dict)
+    size: int = 0
 
     @property
     def minor(self) -> str:
@@ -55,6 +63,10 @@ def obtain(engine: Engine, name: str) -> Base:
         python=python,
         machine=machine,
         libc=libc,
+        config=dict(found.get("Config") or {}),
+        diff_ids=tuple(found["RootFS"]["Layers"]),
+        platform={k.lower(): found[k] for k in ("Architecture", "Os", "Variant") if found.get(k)},
+        size=int(found.get("Size") or 0),
     )
 
 
@@ -73,8 +85,8 @@ def _look(engine: Engine, name: str, id_: str) -> tuple[tuple[int, int, int], st
     return (version[0], version[1], version[2]), str(machine), numbers
 
 
-def unpacked(engine: Engine, base: Base, folder: Path) -> tuple[dict[str, Any], list[Layer]]:
-    """The configuration of the base, and its layers as files in ``folder``."""
+def layers_of(engine: Engine, base: Base, folder: Path) -> list[Layer]:
+    """The layers of the base as files in ``folder``."""
     doing(f"reading the layers of {base.name}")
     file = folder / "base.tar"
     done = engine.save(base.id, file)
@@ -83,23 +95,23 @@ def unpacked(engine: Engine, base: Base, folder: Path) -> tuple[dict[str, Any], 
         raise OutsideError(msg, why=done.why, fix="make room on the disk, and run it again")
     try:
         with tarfile.open(file) as archive:
-            [manifest] = json.loads(_member(archive, "manifest.json"))
-            config = json.loads(_member(archive, manifest["Config"]))
-            layers = []
-            for number, name in enumerate(manifest["Layers"]):
-                stream = archive.extractfile(name)
-                assert stream is not None
-                layers.append(copied(folder / f"base-{number}.tar", stream))
-    except (tarfile.TarError, ValueError, KeyError, AssertionError) as error:
+            [manifest] = json.loads(_member(archive, "manifest.json").read())
+            copies = [
+                copied(folder / f"base-{number}.tar", _member(archive, name))
+                for number, name in enumerate(manifest["Layers"])
+            ]
+    except (tarfile.TarError, ValueError, KeyError) as error:
         msg = f"what the engine says of the base image {base.name} cannot be read: {error!r}"
         raise OutsideError(msg, fix="pull it again, or name another base") from error
     finally:
         file.unlink(missing_ok=True)
     # An engine may hand layers out compressed; an image names them by what is inside.
-    return config, [Layer(layer.file, diff) for layer, diff in zip(layers, config["rootfs"]["diff_ids"], strict=True)]
+    return [Layer(copy, diff_id) for copy, diff_id in zip(copies, base.diff_ids, strict=True)]
 
 
-def _member(archive: tarfile.TarFile, name: str) -> bytes:
+def _member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
     stream = archive.extractfile(name)
-    assert stream is not None
-    return stream.read()
+    if stream is None:
+        msg = f"{name} is no file"
+        raise ValueError(msg)
+    return stream

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,12 +63,12 @@ def package(ctx: Context, number: int, options: Options) -> Report:
         findings = tested(engine, image.loaded, subject, questions)
         good = all(f.outcome is Outcome.PASS for f in findings)
         if good and options.image:
-            _written(options.image, image.image.file)
+            image.export(options.image)
         if good and options.sbom:
             options.sbom.write_bytes(image.bill)
         pushed = _push(engine, image.reference) if good and options.push and docker.registry else ""
         if pushed:
-            tracking.set_version_tags(spec.name, number, {"mlp.image": pushed})
+            tracking.set_version_tags(spec.name, number, {"mlp.serving_image": pushed})
         return _report(subject, image, findings, pushed, options)
 
 
@@ -115,15 +114,6 @@ def _text(file: Path) -> str:
         raise InputError(msg, fix="give --lock the lock.txt of an image") from error
 
 
-def _written(wanted: Path, file: Path) -> None:
-    scratch = wanted.with_name(f".{wanted.name}.part")
-    try:
-        shutil.copyfile(file, scratch)
-        scratch.replace(wanted)
-    finally:
-        scratch.unlink(missing_ok=True)
-
-
 def _push(engine: Engine, reference: str) -> str:
     """Push the image; what the registry knows it by, as ``repository@sha256:…``."""
     doing(f"pushing {reference}")
@@ -152,7 +142,7 @@ def _report(subject: Subject, image: Made, findings: list[Finding], pushed: str,
         rows=(
             ("base", f"{image.base.name} ({image.base.digest[:19]}…, Python {image.base.minor})"),
             ("packages", f"{len(packages)}, {came}"),
-            ("size", f"{image.image.file.stat().st_size / 1e6:.0f} MB with the base"),
+            ("size", f"{image.size / 1e6:.0f} MB with the base"),
             ("image", image.image.id),
         ),
     )

@@ -7,7 +7,7 @@ import io
 import json
 import tarfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mlp_ci.serve.package import naming
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from mlp_ci.serve.package.bases import Base
     from mlp_ci.serve.package.layers import Layer
 
 HEALTH_SECONDS = 30
@@ -38,19 +39,28 @@ class Subject:
 
 @dataclass(frozen=True)
 class Image:
-    """An image that was written to ``file``; ``id`` is the digest of its configuration."""
+    """An image as its configuration says it is: ``raw`` is the JSON, ``layers`` are ours, above those of the base."""
 
-    id: str
-    file: Path
-    config: Mapping[str, Any]
+    raw: bytes
+    layers: tuple[Layer, ...]
+
+    @property
+    def name(self) -> str:
+        return hashlib.sha256(self.raw).hexdigest()
+
+    @property
+    def id(self) -> str:
+        """The digest of the configuration, which is what engines call the image."""
+        return f"sha256:{self.name}"
+
+    @property
+    def diff_ids(self) -> list[str]:
+        return list(json.loads(self.raw)["rootfs"]["diff_ids"])
 
 
-def configured(
-    base: Mapping[str, Any], subject: Subject, labels: Mapping[str, str], layers: Sequence[tuple[Layer, str]]
-) -> dict[str, Any]:
-    """The configuration of the image: the base's, with our layers (each with what it is), and how it is started."""
-    before = dict(base.get("config") or {})
-    environ = dict(pair.partition("=")[::2] for pair in before.get("Env") or ())
+def configured(base: Base, subject: Subject, labels: Mapping[str, str], layers: Sequence[tuple[Layer, str]]) -> Image:
+    """The image of ``subject`` on ``base`` with our layers, each with what it is; and how it is started."""
+    environ = dict(pair.partition("=")[::2] for pair in base.config.get("Env") or ())
     environ |= {
         "PYTHONPATH": naming.LIBRARY,
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -68,7 +78,7 @@ def configured(
             *("--name", subject.model, "--version", str(subject.version)),
             *("--host", "0.0.0.0", "--port", str(naming.PORT)),
         ],
-        "Labels": {**(before.get("Labels") or {}), **labels},
+        "Labels": {**(base.config.get("Labels") or {}), **labels},
         "StopSignal": "SIGTERM",
         "Healthcheck": {
             "Test": ["CMD", "python3", "-I", "-c", _HEALTH],
@@ -78,33 +88,34 @@ def configured(
             "Retries": 3,
         },
     }
-    history = [{"created": subject.created, "created_by": f"mlp-ci package: {what}"} for _, what in layers]
-    diff_ids = [*base["rootfs"]["diff_ids"], *(layer.diff_id for layer, _ in layers)]
-    kept = {k: base[k] for k in ("architecture", "os", "variant", "os.version") if k in base}
-    return {
-        **kept,
+    parts = [*(f"FROM {base.name}" for _ in base.diff_ids), *(f"mlp-ci package: {what}" for _, what in layers)]
+    described = {
+        **base.platform,
         "created": subject.created,
         "config": config,
-        "history": [*(base.get("history") or ()), *history],
-        "rootfs": {"type": "layers", "diff_ids": diff_ids},
+        "history": [{"created": subject.created, "created_by": part} for part in parts],
+        "rootfs": {"type": "layers", "diff_ids": [*base.diff_ids, *(layer.diff_id for layer, _ in layers)]},
     }
+    raw = json.dumps(described, sort_keys=True, separators=(",", ":")).encode()
+    return Image(raw, tuple(layer for layer, _ in layers))
 
 
-def write(file: Path, config: Mapping[str, Any], layers: Sequence[Layer], reference: str) -> Image:
-    """The archive with all layers, the base's first; loaded, it is called ``reference``."""
-    raw = json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
-    name = hashlib.sha256(raw).hexdigest()
-    names = [f"{layer.diff_id.removeprefix('sha256:')}/layer.tar" for layer in layers]
-    manifest = [{"Config": f"{name}.json", "RepoTags": [reference], "Layers": names}]
+def write(file: Path, image: Image, layers: Sequence[Layer], reference: str) -> None:
+    """The archive of the image, which is called ``reference`` when it is loaded, with these of its layers.
+
+    An engine that has the others finds them by their digests; anybody else needs them all.
+    """
+    names = {diff_id: f"{diff_id.removeprefix('sha256:')}/layer.tar" for diff_id in image.diff_ids}
+    listed = [names[diff_id] for diff_id in image.diff_ids]
+    manifest = [{"Config": f"{image.name}.json", "RepoTags": [reference], "Layers": listed}]
     with tarfile.open(file, "w", format=tarfile.GNU_FORMAT) as archive:
-        _add(archive, f"{name}.json", raw)
-        for path, layer in dict(zip(names, layers, strict=True)).items():
-            about = tarfile.TarInfo(path)
+        _add(archive, f"{image.name}.json", image.raw)
+        for layer in {layer.diff_id: layer for layer in layers}.values():
+            about = tarfile.TarInfo(names[layer.diff_id])
             about.size, about.mode = layer.size, 0o644
             with layer.file.open("rb") as stream:
                 archive.addfile(about, stream)
         _add(archive, "manifest.json", json.dumps(manifest).encode())
-    return Image(f"sha256:{name}", file, config)
 
 
 def _add(archive: tarfile.TarFile, path: str, content: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -48,14 +49,11 @@ def write(file: Path, entries: Mapping[str, Callable[[], bytes]], *, programs: f
     return Layer(file, f"sha256:{watched.total.hexdigest()}")
 
 
-def copied(file: Path, source: IO[bytes]) -> Layer:
+def copied(file: Path, source: IO[bytes]) -> Path:
     """A layer that another image has already, out of that image's archive; it may be compressed there."""
-    plain = hashlib.sha256()
     with file.open("wb") as stream:
-        while chunk := source.read(_CHUNK):
-            plain.update(chunk)
-            stream.write(chunk)
-    return Layer(file, f"sha256:{plain.hexdigest()}")
+        shutil.copyfileobj(source, stream, _CHUNK)
+    return file
 
 
 def folder_entries(folder: Path, place: str) -> dict[str, Callable[[], bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,17 +34,35 @@ _OCI = "org.opencontainers.image"
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """An image that lies on the engine as ``reference`` and, until the ``with`` block ends, as the file of ``image``.
+    """An image that the engine has as ``reference``; its parts lie in ``scratch`` until the ``with`` block ends.
 
     ``loaded`` is what the engine calls it: the image's id, with engines that keep images as registries do another.
     """
 
+    engine: Engine
     reference: str
     loaded: str
     image: Image
     base: Base
     library: Library
     bill: bytes
+    scratch: Path
+
+    @property
+    def size(self) -> int:
+        """Bytes of all layers, unpacked."""
+        return self.base.size + sum(layer.size for layer in self.image.layers)
+
+    def export(self, file: Path) -> None:
+        """Write the whole image into ``file``, as `docker load`, `podman load` and skopeo read it."""
+        doing(f"writing the image to {file}")
+        below = bases.layers_of(self.engine, self.base, self.scratch)
+        part = file.with_name(f".{file.name}.part")
+        try:
+            image.write(part, self.image, [*below, *self.image.layers], self.reference)
+            part.replace(file)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def subject_of(folder: Path, model: str, version: int, digest: str, labels: Mapping[str, str]) -> Subject:
@@ -82,13 +101,18 @@ def made(
             (contents.code_layer(base, cache), f"mlp-ci {mlp_ci.__version__}"),
             (contents.model_layer(subject.folder, texts, scratch / "model.tar"), f"{subject.model} {subject.version}"),
         ]
-        config, below = bases.unpacked(engine, base, scratch)
+        configured = image.configured(base, subject, labels_of(subject, base), ours)
         reference = naming.reference(docker.registry, subject.model, subject.version, subject.digest)
-        doing("writing the image")
-        configured = image.configured(config, subject, labels_of(subject, base), ours)
-        written = image.write(scratch / "image.tar", configured, [*below, *(layer for layer, _ in ours)], reference)
-        loaded = _load(engine, written, reference)
-        yield Made(reference=reference, loaded=loaded, image=written, base=base, library=library, bill=bill_)
+        yield Made(
+            engine=engine,
+            reference=reference,
+            loaded=_load(engine, base, configured, reference, scratch),
+            image=configured,
+            base=base,
+            library=library,
+            bill=bill_,
+            scratch=scratch,
+        )
 
 
 def labels_of(subject: Subject, base: Base) -> dict[str, str]:
@@ -106,15 +130,38 @@ def labels_of(subject: Subject, base: Base) -> dict[str, str]:
     }
 
 
-def _load(engine: Engine, written: Image, reference: str) -> str:
+def _load(engine: Engine, base: Base, made_image: Image, reference: str, scratch: Path) -> str:
+    """Have the engine load the image; layers that it has already are not handed over again. What it calls it."""
     doing("loading the image into the engine")
-    done = engine.ask("load", "--quiet", "--input", str(written.file))
+    file = scratch / "image.tar"
+    has = _known(engine, made_image.diff_ids)
+    lacking = [layer for layer in made_image.layers if layer.diff_id not in has]
+    image.write(file, made_image, lacking, reference)
+    done = engine.ask("load", "--quiet", "--input", str(file))
     found = engine.describe("image", reference) if done.code == 0 else None
+    if found is None or str(found["Id"]) != made_image.id:  # it keeps images otherwise, or just lost one
+        below = bases.layers_of(engine, base, scratch)
+        image.write(file, made_image, [*below, *made_image.layers], reference)
+        done = engine.ask("load", "--quiet", "--input", str(file))
+        found = engine.describe("image", reference) if done.code == 0 else None
+    file.unlink(missing_ok=True)
     if found is None:
         msg = f"the engine did not load the image {reference}"
         fix = "make room where the engine keeps images (`docker system df`, `docker image prune`), and run it again"
         raise OutsideError(msg, why=done.why, fix=fix)
     return str(found["Id"])
+
+
+def _known(engine: Engine, diff_ids: list[str]) -> set[str]:
+    """The layers that the engine has: those of the image of which it shares the most, from the bottom up."""
+    images = engine.ask("image", "ls", "--quiet", "--no-trunc").out.split()
+    shown = engine.ask("image", "inspect", "--format", "{{json .RootFS.Layers}}", *dict.fromkeys(images)).out
+    shared = 0
+    for line in shown.splitlines():
+        theirs = json.loads(line) or []
+        same = (one == other for one, other in zip(diff_ids, theirs, strict=False))
+        shared = max(shared, next((n for n, it in enumerate(same) if not it), min(len(diff_ids), len(theirs))))
+    return set(diff_ids[:shared])
 
 
 @contextmanager
