@@ -79,14 +79,14 @@ class _Minutes(logging.Handler):
     def __init__(self, command: str) -> None:
         super().__init__()
         self._command = command
-        self._last = time.monotonic()
+        self.last = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
         pass
 
     def share(self, done: float, said: str) -> None:
-        if said and time.monotonic() - self._last >= self.EVERY:
-            self._last = time.monotonic()
+        if said and time.monotonic() - self.last >= self.EVERY:
+            self.last = time.monotonic()
             print(f"{self._command}: {done:.0%}, {said}", file=sys.stderr, flush=True)
 
 

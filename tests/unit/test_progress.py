@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import subprocess
 import sys
+
+import pytest
+
+from mlp_ci import progress
 
 CODE = """
 import time
@@ -64,3 +69,26 @@ def test_a_pipe_shows_nothing() -> None:
         [sys.executable, "-c", CODE.format(seconds=1.2)], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout + done.stderr == "done\n"
+
+
+def test_how_fast_it_goes_is_shown_beside_how_far_it_is() -> None:
+    told = CODE.replace(
+        '    doing("fetching version [3]")', '    doing("a"); share(0.5, "10 rows/s, 3 min left")'
+    ).replace("import doing", "import doing, share")
+    assert "10 rows/s, 3 min left" in at_a_terminal(1.6, code=told)
+
+
+def test_a_job_gets_a_line_each_minute_of_work_that_says_how_fast_it_goes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    with progress.shown("predict"):
+        [minutes] = [h for h in logging.getLogger("mlp_ci.progress").handlers if isinstance(h, progress._Minutes)]
+        progress.share(0.1, "10 rows/s")
+        assert capsys.readouterr().err == ""
+        minutes.last -= 61
+        progress.share(0.25, "20 rows/s")
+        progress.share(0.26, "20 rows/s")
+        progress.share(0.5)
+    progress.share(0.9, "nobody listens any more")
+    assert capsys.readouterr().err == "predict: 25%, 20 rows/s\n"
