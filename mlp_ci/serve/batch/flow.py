@@ -12,7 +12,7 @@ from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.progress import doing, share
 from mlp_ci.serve.batch import checks, columns, inputs, output, telling
 from mlp_ci.serve.batch.chosen import Chosen, choose
-from mlp_ci.serve.batch.output import Plan, Progress, Skipped, Writer
+from mlp_ci.serve.batch.output import PART_ROWS, Plan, Progress, Skipped, Writer
 from mlp_ci.serve.batch.tables import as_written, schema_of
 from mlp_ci.serve.batch.workers import Model, Said, Workers
 
@@ -47,7 +47,7 @@ class Asked:
     parts: str = "parquet"
     workers: int | None = None
     batch_rows: int | None = None
-    part_rows: int = output.PART_ROWS
+    part_rows: int = PART_ROWS
     replace: bool = False
 
 
