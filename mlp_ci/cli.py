@@ -14,11 +14,13 @@ from typing import Annotated
 import typer
 
 from mlp_ci import __version__
+from mlp_ci.commands.gateways import app as gateways_app
 from mlp_ci.commands.loop import app as loop_app
 from mlp_ci.commands.options import PLATFORM, WRITE
 from mlp_ci.commands.packaging import app as packaging_app
 from mlp_ci.commands.predicting import app as predicting_app
 from mlp_ci.commands.promotions import app as promotions_app
+from mlp_ci.commands.rollouts import app as rollouts_app
 from mlp_ci.commands.tell import app as tell_app
 from mlp_ci.commands.watch import app as watch_app
 from mlp_ci.commands.write import app as write_app
@@ -80,6 +82,8 @@ app.add_typer(write_app)
 app.add_typer(loop_app)
 app.add_typer(packaging_app)
 app.add_typer(predicting_app)
+app.add_typer(rollouts_app)
+app.add_typer(gateways_app)
 app.add_typer(tell_app)
 app.add_typer(promotions_app)
 app.add_typer(watch_app)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from mlp_ci.context import Context
 
 LOOP = "The loop"
@@ -42,3 +44,16 @@ def context_of(path: Path, platform: Path | None) -> Context:
     from mlp_ci.context import load_context
 
     return load_context(path, platform_file=platform)
+
+
+def duration_of(option: str, text: str) -> timedelta:
+    """The time that an option was given as, such as 10m; nothing is no time at all."""
+    from mlp_ci.errors import InputError
+    from mlp_ci.spec.quantities import parse_duration
+
+    try:
+        given: timedelta = parse_duration(text or "0s")
+    except ValueError as error:
+        msg = f"{option} {text!r}: {error}"
+        raise InputError(msg, fix=f"{option} 10m") from error
+    return given

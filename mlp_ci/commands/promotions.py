@@ -15,6 +15,7 @@ from mlp_ci.commands.options import (
     PlatformOption,
     StageOption,
     context_of,
+    duration_of,
 )
 from mlp_ci.presenter import Presenter
 
@@ -83,6 +84,13 @@ def approvals(
 @app.command(rich_help_panel=LOOP)
 def deploy(
     stage: StageOption = None,
+    watch: Annotated[
+        str,
+        typer.Option("--watch", envvar="MLP_CI_WATCH", help="Stay with a rollout for so long (10m); the next goes on."),
+    ] = "0s",
+    plan: Annotated[
+        bool, typer.Option("--plan", envvar="MLP_CI_PLAN", help="Only say what would change; change nothing.")
+    ] = False,
     path: PathOption = Path(),
     output_format: FormatOption = "text",
     output: OutputOption = None,
@@ -92,8 +100,11 @@ def deploy(
 
     def flow() -> Report:
         from mlp_ci.serve import deploy as run_deploy
+        from mlp_ci.serve import plan as run_plan
 
-        return run_deploy(context_of(path, platform), stage)
+        if plan:
+            return run_plan(context_of(path, platform), stage)
+        return run_deploy(context_of(path, platform), stage, watch=duration_of("--watch", watch))
 
     return Presenter("deploy", output_format, output)(flow)
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlp_ci.serve.agreement import disagreements, repair
     from mlp_ci.serve.flow_deploy import deploy
+    from mlp_ci.serve.flow_plan import plan
     from mlp_ci.serve.flow_rollback import rollback
     from mlp_ci.serve.state import Interval, LiveFact
     from mlp_ci.serve.targets import history, live
 
-__all__ = ["Interval", "LiveFact", "deploy", "disagreements", "history", "live", "repair", "rollback"]
+__all__ = ["Interval", "LiveFact", "deploy", "disagreements", "history", "live", "plan", "repair", "rollback"]
 
 _HOMES = {
     "deploy": "mlp_ci.serve.flow_deploy",
+    "plan": "mlp_ci.serve.flow_plan",
     "rollback": "mlp_ci.serve.flow_rollback",
     "disagreements": "mlp_ci.serve.agreement",
     "repair": "mlp_ci.serve.agreement",

@@ -12,6 +12,7 @@ from mlp_ci.errors import MlpError, NotApproved, OutsideError
 from mlp_ci.report import Finding, Outcome
 from mlp_ci.serve.announcing import alias_finding, point_alias
 from mlp_ci.serve.asked import Job, judged, open_job
+from mlp_ci.serve.rollout.steps import split
 from mlp_ci.serve.state import Place, busy, one_record
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _of_stage(job: Job, place: Place, *, here: bool) -> list[Finding]:
     if wrong and (moving or busy(place)):
         message = "a deploy or a rollback is under way; look again when it is done"
         return [Finding(check="traffic", outcome=Outcome.SKIP, subject=place.stage, message=message)]
-    if not wrong and entry is not None:
+    moving = any(f.check == "rollout" and f.outcome is Outcome.SKIP for f in found)
+    if not wrong and not moving and entry is not None:
         where = "git, MLflow and what serves" if here else "git and MLflow"
         found.append(_pass("agreement", place.stage, f"{where} agree on version {entry.version}"))
     return found
@@ -83,7 +85,8 @@ def _traffic(job: Job, place: Place, entry: StageEntry | None, fact: LiveFact | 
             _fail("traffic", stage, f"git asks for version {entry.version}, and nothing serves it", f"run {DEPLOY}")
         ]
     if (fact.version, fact.digest) != (entry.version, entry.digest):
-        return [_other(job, place, entry, fact)]
+        under_way = _under_way(job, place, entry)
+        return [under_way or _other(job, place, entry, fact)]
     if not fact.running:
         return [_fail("traffic", stage, f"version {entry.version} should serve and is down", f"run {DEPLOY}")]
     arms = job.target.arms(place)
@@ -91,6 +94,18 @@ def _traffic(job: Job, place: Place, entry: StageEntry | None, fact: LiveFact | 
         split = ", ".join(f"{a.weight} % on version {a.version}" for a in arms)
         return [_fail("traffic", stage, f"a rollout was left half way: {split}", "`mlp-ci deploy` goes on with it")]
     return []
+
+
+def _under_way(job: Job, place: Place, entry: StageEntry) -> Finding | None:
+    """A rollout to what git asks for, with the traffic that it should have by now; None when there is none."""
+    progress = job.target.progress(place)
+    if progress is None or not progress.going or progress.digest != entry.digest:
+        return None
+    if progress.step_started and job.target.arms(place) != split(progress):
+        return None
+    message = f"version {entry.version} is on its way in: {progress.weight} % ({progress.phase})"
+    fix = f"mlp-ci rollout status --stage {place.stage}"
+    return Finding(check="rollout", outcome=Outcome.SKIP, subject=place.stage, message=message, fix=fix)
 
 
 def _other(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Finding:

@@ -17,7 +17,7 @@ from mlp_ci.serve import artefacts
 from mlp_ci.serve.announcing import alias_finding, announce
 from mlp_ci.serve.asked import Job, Moved, Refused, judged, open_job, verified
 from mlp_ci.serve.reversals import finish
-from mlp_ci.serve.rollout.driving import Failed, Plan, clear_others, roll_out
+from mlp_ci.serve.rollout.driving import Failed, Plan, again, clear_others, roll_out
 from mlp_ci.serve.rollout.progress import Phase
 from mlp_ci.serve.state import one_rollout
 from mlp_ci.serve.targets import Release, Settings, Target
@@ -223,6 +223,10 @@ def _keep(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Done:
         # It serves already; a freeze that began since does not keep its record from being finished.
         if any(r.outcome is Outcome.FAIL and r.check != "freeze" for r in verdict.reasons):
             raise Refused(place.stage, [*findings, *verdict.reasons])
+        try:  # a deploy that was killed may not have come so far
+            findings += again(job.target, place, (release, fact.previous), _questions(job))
+        except Failed as failed:
+            return _aborted(job, place, findings, failed)
         announce(job, place, entry, verdict)
         findings.append(_pass("announced", place.stage, "its alias and deployment record were still missing"))
     else:

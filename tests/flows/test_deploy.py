@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,7 +22,7 @@ from mlp_ci.report import Outcome
 from mlp_ci.serve import state as states
 from mlp_ci.serve.targets.local import local
 from mlp_ci.spec import PromotionSpec, StageEntry, render_promotion
-from tests.flows.served import BETTER, BROKEN, GOOD, UNGATED, Scene, messages, scene
+from tests.flows.served import BETTER, BROKEN, DECIDED, GOOD, UNGATED, Scene, messages, scene
 from tests.serving import Load, ask, body, wait_until
 
 if TYPE_CHECKING:
@@ -88,23 +89,34 @@ def test_a_canary_under_load_fails_no_request_and_keeps_the_version_before(fligh
     assert state.log["columns"] == {"distance": "float", "carrier": "string", "flight_id": "string"}
 
 
-def test_a_broken_version_is_aborted_and_traffic_is_back(flights: Scene) -> None:
-    flights.promote(staging=GOOD)
-    serve.deploy(flights.ctx, None)
-    flights.promote(staging=BROKEN)
-    with Load(flights.port("staging"), clients=2) as load:  # its rows have hour 7, where version 3 fails
-        report = serve.deploy(flights.ctx, None)
-        over = time.monotonic()
-        time.sleep(1.5)
-    assert load.last["3"] < over + 1, "the broken version still answered after the abort"
-    assert load.last["1"] > over
-    assert report.exit_code == 6
-    assert "the rollout of version 3 was aborted at" in messages(report)
-    assert flights.live("staging") == GOOD
-    assert flights.tracking.alias(flights.name, "staging") == GOOD
-    state = states.read(flights.place("staging"))
-    assert state
-    assert sorted(state.servers) == [1]
+def test_a_broken_version_is_aborted_and_git_says_so(tmp_path: Path, mlflow_server: str) -> None:
+    with scene(tmp_path, mlflow_server, rollout=DECIDED) as flights:
+        flights.promote(staging=GOOD)
+        assert serve.deploy(flights.ctx, None).outcome is Outcome.PASS
+        flights.promote(staging=BROKEN)
+        with Load(flights.port("staging"), clients=2) as load:  # its rows have hour 7, where version 3 fails
+            report = serve.deploy(flights.ctx, None, watch=timedelta(seconds=60))
+            over = time.monotonic()
+            time.sleep(1.5)
+        assert report.exit_code == 6, messages(report)
+        assert load.last["3"] < over + 1, "the broken version still answered after the abort"
+        assert load.last["1"] > over
+        said = messages(report)
+        assert "the rollout of version 3 was aborted at 10 %: error_rate" in said
+        assert report.outputs["rollout"] == "aborted"
+        assert [f.message for f in report.findings if f.check == "analysis" and f.outcome is Outcome.FAIL]
+        assert (flights.live("staging"), flights.tracking.alias(flights.name, "staging")) == (GOOD, GOOD)
+        state = states.read(flights.place("staging"))
+        assert state
+        assert sorted(state.servers) == [GOOD]
+        asked = flights.asked()
+        assert asked.stages["staging"].version == GOOD
+        (held,) = asked.quarantine
+        assert (held.version, held.digest) == (BROKEN, flights.digests[BROKEN])
+        assert "aborted at 10 %" in held.reason
+        assert flights.records()[-1] == ("staging", GOOD, "rollback")
+        again = serve.deploy(flights.ctx, None, watch=timedelta(seconds=60))
+        assert (again.outcome, again.outputs["deployed"]) == (Outcome.PASS, "[]"), "the schedule tries it no more"
 
 
 def test_production_needs_the_approval_that_staging_does_not(flights: Scene) -> None:
@@ -218,9 +230,9 @@ def test_an_unknown_stage_and_an_unknown_target_are_named(flights: Scene, tmp_pa
         serve.deploy(flights.ctx, "prod")
     ctx = low_tier(flights, tmp_path, {"staging": entry(flights, GOOD)})
     model = ctx.repo / "model.yaml"  # type: ignore[attr-defined]
-    model.write_text(model.read_text().replace("serve:\n", "serve:\n  target: docker\n"))
-    subprocess.run(["git", "-C", str(model.parent), "commit", "-q", "-am", "Docker"], check=True)
-    with pytest.raises(InputError, match=r"serve\.target is docker"):
+    model.write_text(model.read_text().replace("serve:\n", "serve:\n  target: moon\n"))
+    subprocess.run(["git", "-C", str(model.parent), "commit", "-q", "-am", "Moon"], check=True)
+    with pytest.raises(InputError, match=r"target"):
         serve.deploy(ctx, None)  # type: ignore[arg-type]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,8 +14,10 @@ from mlp_ci.serve import agreement, flow_deploy
 from mlp_ci.serve import state as states
 from mlp_ci.serve.asked import open_job
 from mlp_ci.serve.flow_rollback import roll_back
+from mlp_ci.serve.measured import Measured
+from mlp_ci.serve.rollout import steps
 from mlp_ci.serve.state import Arm, Server
-from mlp_ci.serve.targets import Release
+from mlp_ci.serve.targets import Release, Settings
 from tests.flows.paper import Paper
 from tests.flows.served import BETTER, BROKEN, GOOD, Scene, scene, written
 
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.report import Finding
     from mlp_ci.serve.asked import Job
+
+NOW = datetime(2013, 4, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -199,12 +204,24 @@ def test_changed_tags_a_rollout_half_way_and_what_is_down_are_told(floor: Floor)
     floor.flights.tracking.set_version_tags(floor.flights.name, GOOD, {"mlp.digest": digests[BETTER]})
     assert [check for _, check, _ in floor.look()] == ["registry"]
     floor.flights.tracking.set_version_tags(floor.flights.name, GOOD, {"mlp.digest": digests[GOOD]})
-    floor.paper.prepare(place, Release(BETTER, digests[BETTER], place.folder), {})
+    settings = Settings(serve=open_job(floor.flights.ctx).model.serve)
+    floor.paper.prepare(place, Release(BETTER, digests[BETTER], place.folder), settings)
     floor.paper.shift(place, [Arm(version=GOOD, weight=90), Arm(version=BETTER, weight=10, arm="canary")])
     assert "90 % on version 1, 10 % on version 2" in floor.look()[0][2]
     with states.one_rollout(place):
         assert floor.look() == [], "a deploy that is under way is no disagreement"
     floor.paper.shift(place, [Arm(version=GOOD, weight=100)])
+    progress = steps.first(BETTER, digests[BETTER], GOOD, settings.serve.rollout, NOW)
+    floor.paper.keep(place, progress, floor.paper.progress(place))
+    assert floor.look() == []
+    floor.flights.promote(staging=BETTER)
+    assert floor.look() == [], "a rollout that is on its way is no disagreement"
+    floor.paper.shift(place, steps.split(progress))
+    floor.paper.keep(place, steps.begun(progress, Measured(), NOW), progress)
+    assert floor.look() == []
+    floor.paper.shift(place, [Arm(version=GOOD, weight=100)])
+    assert [check for _, check, _ in floor.look()] == ["traffic"], "its traffic went elsewhere"
+    floor.flights.promote(staging=GOOD)
     floor.paper.stop(place)
     assert floor.look() == [("staging", "traffic", "version 1 should serve and is down")]
     floor.mend()

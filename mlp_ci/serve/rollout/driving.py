@@ -141,6 +141,25 @@ def _tried(target: Target, place: Place, plan: Plan) -> list[Finding]:
     return said + trials.passed(plan.rehearsal, questions, f"what {plan.rehearsal.stage} serves")
 
 
+def again(target: Target, place: Place, what: tuple[Release, int | None], questions: Sequence[Smoke]) -> list[Finding]:
+    """Ask ``what`` (a release that has all traffic, and the version before) through the address that clients use.
+
+    Raises Failed when the answer is wrong, and the version before has the traffic again; InputError without one.
+    """
+    (release, before), asked = what, trials.trials_of(what[0], questions)
+    wrong = trials.asked(target, place, None, asked) if asked.any else ""
+    if not wrong:
+        return trials.passed(place, asked, "what clients reach") if asked.any else []
+    said = f"version {release.version} has the traffic and {wrong}"
+    if before is None or before == release.version:
+        raise InputError(said, why="there is no other version to go back to", fix="promote one that answers")
+    why = Why(reason=f"the rollout was aborted after its last step: it {wrong}", now=clock.now())
+    settled = [Arm(version=release.version, weight=100)]
+    reversal, _ = target.turn_back(place, before, why, expected=settled)
+    target.tidy(place)
+    raise Failed(said, f"all traffic is back on version {before}", _FIX, (reversal, [], None))
+
+
 # ---------------------------------------------------------------- the steps
 
 
@@ -162,7 +181,7 @@ class _Driver:
         self.target.settle(self.place, self.plan.release, clock.now(), expected=self.arms)
         if because:
             self._say("step", f"100 % on version {self.plan.release.version}: {because}")
-        self._try_again(before.version if before else None)
+        self.findings += self._again(before.version if before else None, None)
         return Driven(Phase.DONE, self.findings)
 
     def begin(self, stable: int, last: Progress | None) -> Progress:
@@ -250,8 +269,8 @@ class _Driver:
         if decision.action is Action.SETTLE:
             self._say("step", said)
             self.target.settle(self.place, self.plan.release, clock.now(), expected=self.arms)
-            self._try_again(progress.stable)
             over = replace(facts, progress=self.target.progress(self.place), live=progress.version)
+            self.findings += self._again(progress.stable, over)
             return Driven(Phase.DONE, self.findings, over)
         if decision.action is Action.PAUSE:
             kept = self._kept(steps.paused(progress, decision.why), progress)
@@ -278,6 +297,13 @@ class _Driver:
 
     # ------------------------------------------------------------ back
 
+    def _again(self, before: int | None, facts: Facts | None) -> list[Finding]:
+        try:
+            return again(self.target, self.place, (self.plan.release, before), self.plan.smoke)
+        except Failed as failed:
+            failed.findings, failed.facts = self.findings, facts
+            raise
+
     def _abort(self, progress: Progress, why: str, facts: Facts) -> None:
         reason = f"the rollout was aborted at {progress.weight} %: {why}"
         wanted = Why(reason=reason, now=clock.now())
@@ -286,25 +312,6 @@ class _Driver:
         facts = replace(facts, progress=self.target.progress(self.place))
         msg = f"the rollout of version {progress.version} was aborted at {progress.weight} %: {why}"
         raise Failed(msg, f"all traffic is back on version {progress.stable}", _FIX, (reversal, self.findings, facts))
-
-    def _try_again(self, before: int | None) -> None:
-        """Ask through the address that clients use, now that they are answered by it; else the old version is back."""
-        release = self.plan.release
-        questions = trials.trials_of(release, self.plan.smoke)
-        if not questions.any:
-            return
-        wrong = trials.asked(self.target, self.place, None, questions)
-        if not wrong:
-            self.findings += trials.passed(self.place, questions, "what clients reach")[:1]
-            return
-        what = f"version {release.version} has the traffic and {wrong}"
-        if before is None or before == release.version:
-            raise InputError(what, why="there is no other version to go back to", fix="promote one that answers")
-        settled = [Arm(version=release.version, weight=100)]
-        why = Why(reason=f"the rollout was aborted after its last step: it {wrong}", now=clock.now())
-        reversal, _ = self.target.turn_back(self.place, before, why, expected=settled)
-        self.target.tidy(self.place)
-        raise Failed(what, f"all traffic is back on version {before}", _FIX, (reversal, self.findings, None))
 
     # ------------------------------------------------------------ the target, as it is meanwhile
 
