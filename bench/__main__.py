@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 
 def main(names: list[str]) -> int:
     """Run the benchmarks called ``names``, all without any; returns 1 if one of them could not run."""
-    scripts = {p.stem: p for p in sorted(HERE.glob("*.py")) if p.stem not in ("__main__", "peers")}
+    scripts = {p.stem: p for p in sorted(HERE.glob("*.py")) if p.stem not in ("__main__", "peers", "wrk")}
     if names == ["--list"]:
         print("\n".join(f"{name:15} {summary(script)}" for name, script in scripts.items()))
         return 0
