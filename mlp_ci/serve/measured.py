@@ -24,7 +24,7 @@ _PER_DECADE = 48  # bins of numbers outside of 0 to 1: each 5 % wide
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What one version answered. ``errors`` are its own faults (5xx, no answer), never bad requests.
+    """What one version answered. ``errors`` are its own faults (5xx, no answer), ``rejected`` what it refused (4xx).
 
     ``latency`` maps the index of a bin of LATENCY_BOUNDS_MS to requests; ``predictions`` maps a bin of
     :func:`prediction_bin` to rows. ``means`` maps a metric that labels give to (rows, mean, variance).
@@ -32,6 +32,7 @@ class Seen:
 
     requests: int = 0
     errors: int = 0
+    rejected: int = 0
     latency: Mapping[int, int] = field(default_factory=dict)
     predictions: Mapping[str, int] = field(default_factory=dict)
     means: Mapping[str, tuple[int, float, float]] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class Seen:
         return Seen(
             requests=self.requests - before.requests,
             errors=max(0, self.errors - before.errors),
+            rejected=max(0, self.rejected - before.rejected),
             latency=_minus(self.latency, before.latency),
             predictions=_minus(self.predictions, before.predictions),
             means=self.means,
@@ -53,6 +55,7 @@ class Seen:
         return Seen(
             requests=self.requests + other.requests,
             errors=self.errors + other.errors,
+            rejected=self.rejected + other.rejected,
             latency=_plus(self.latency, other.latency),
             predictions=_plus(self.predictions, other.predictions),
             means={**self.means, **other.means},
@@ -62,6 +65,7 @@ class Seen:
         return {
             "requests": self.requests,
             "errors": self.errors,
+            "rejected": self.rejected,
             "latency": {str(k): v for k, v in self.latency.items()},
             "predictions": dict(self.predictions),
             "means": {k: list(v) for k, v in self.means.items()},
@@ -73,6 +77,7 @@ class Seen:
         return cls(
             requests=int(raw["requests"]),
             errors=int(raw["errors"]),
+            rejected=int(raw.get("rejected", 0)),
             latency={int(k): int(v) for k, v in raw.get("latency", {}).items()},
             predictions={str(k): int(v) for k, v in raw.get("predictions", {}).items()},
             means={str(k): (int(v[0]), float(v[1]), float(v[2])) for k, v in raw.get("means", {}).items()},

@@ -16,18 +16,18 @@ CANARY_STEPS = (1, 10, 50, 100)
 class Check(Strict):
     """One metric that the new version is held against the old one by, while both answer.
 
-    ``error_rate`` is a share of requests, ``latency_p50_ms`` and its like are quantiles, ``predictions`` is the
-    distance of the two distributions of predictions; any other name is a metric of the evaluation, measured on the
-    requests whose labels have come.
+    ``error_rate`` is the share of requests that got no answer or a 5xx, ``rejection_rate`` of those refused with a 4xx;
+    ``latency_p50_ms`` and its like are quantiles, ``predictions`` is the distance of the two distributions of
+    predictions; any other name is a metric of the evaluation, measured on the requests whose labels have come.
     """
 
     metric: str = Field(
         pattern=r"^[a-z][a-z0-9_]*$",
-        description="error_rate, latency_p50_ms, latency_p95_ms, latency_p99_ms, predictions, or a metric of the "
-        "evaluation, once labels come.",
+        description="error_rate, rejection_rate, latency_p50_ms, latency_p95_ms, latency_p99_ms, predictions, or a "
+        "metric of the evaluation, once labels come.",
     )
     max_increase: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Harm begins here: an increase by so much (error_rate: a share; latency: milliseconds)."
+        None, description="Harm begins here: an increase by so much (rates: a share; latency: milliseconds)."
     )
     max_ratio: Annotated[float, Field(gt=1)] | None = Field(
         None, description="Harm begins at so many times the old version's value."
@@ -41,7 +41,11 @@ class Check(Strict):
 
     @model_validator(mode="after")
     def _one_margin_that_fits(self) -> Self:
-        fitting = {"error_rate": ("max_increase",), "predictions": ("max_distance",)}
+        fitting = {
+            "error_rate": ("max_increase",),
+            "rejection_rate": ("max_increase",),
+            "predictions": ("max_distance",),
+        }
         latency = self.metric in ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
         allowed = ("max_increase", "max_ratio") if latency else fitting.get(self.metric, ("max_drop",))
         given = [
