@@ -43,6 +43,20 @@ def plain(result: Any) -> list[Any]:
     return values if kind is not None and kind in "fiub" else _checked(values)
 
 
+class Unwritable(Exception):
+    """A model's answer holds what JSON has nothing for."""
+
+
+def encoded(value: Any) -> bytes:
+    """JSON; raises Unwritable."""
+    import orjson
+
+    try:
+        return orjson.dumps(value, json_value, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
+    except orjson.JSONEncodeError as error:
+        raise Unwritable(str(error)) from None
+
+
 def json_value(value: Any) -> Any:
     """What JSON lacks a type for: times as ISO 8601, numpy's values as Python's; raises TypeError for all else."""
     if hasattr(value, "isoformat"):

@@ -63,14 +63,14 @@ def decode(body: bytes) -> Any:
 def parse_document(document: Any) -> Rows:
     """The rows of a decoded body; raises BadRequest."""
     if not isinstance(document, dict):
-        msg = f"the body must be a JSON object with one of {', '.join(_FORMATS)}, not {_kind(document)}"
+        msg = f"the body must be a JSON object with one of {', '.join(FORMATS)}, not {_kind(document)}"
         raise BadRequest(msg)
-    given = [name for name in _FORMATS if name in document]
+    given = [name for name in FORMATS if name in document]
     if len(given) != 1:
         found = ", ".join(given) or "none"
-        msg = f"the body must hold exactly one of {', '.join(_FORMATS)}; it holds {found}"
+        msg = f"the body must hold exactly one of {', '.join(FORMATS)}; it holds {found}"
         raise BadRequest(msg)
-    return _FORMATS[given[0]](document[given[0]], given[0])
+    return FORMATS[given[0]](document[given[0]], given[0])
 
 
 def _split(value: Any, name: str) -> Rows:
@@ -136,7 +136,7 @@ def _some(count: int, name: str) -> int:
     return count
 
 
-_FORMATS: Mapping[str, Callable[[Any, str], Rows]] = {
+FORMATS: Mapping[str, Callable[[Any, str], Rows]] = {
     "dataframe_split": _split,
     "dataframe_records": _records,
     "inputs": _inputs,

@@ -250,7 +250,8 @@ def _integers(bits: int) -> Check:
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
 
     def allowed(value: Any) -> bool:
-        whole = type(value) is int or (type(value) is float and value.is_integer())
+        # A float beyond 2**53 may stand for another whole number than was written.
+        whole = type(value) is int or (type(value) is float and value.is_integer() and abs(value) <= 2**53)
         return whole and low <= value <= high
 
     def check(name: str, values: Sequence[Any]) -> Sequence[Any]:

@@ -96,6 +96,8 @@ def test_null_is_nan_in_a_number_and_nothing_in_a_whole_number() -> None:
         ({"distance": [float("inf")], "hour": [1]}, "column distance, row 0: Infinity is not a finite number"),
         ({"distance": [1], "hour": [1.5]}, "column hour, row 0: 1.5 is not a whole number"),
         ({"distance": [1], "hour": [2**63]}, "is not a whole number of 64 bits"),
+        ({"distance": [1], "hour": [-(2**63) - 1]}, "is not a whole number of 64 bits"),
+        ({"distance": [1], "hour": [1e17]}, "is not a whole number of 64 bits"),
         ({"distance": [1], "hour": [1], "carrier": [7]}, "column carrier, row 0: 7 is not text"),
         ({"distance": [1], "hour": [1], "at": ["soon"]}, 'column at, row 0: "soon" is not an ISO 8601 time'),
         ({"distance": [1], "hour": [1], "holiday": [1]}, "column holiday, row 0: 1 is not true or false"),

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.serve.answers import Unwritable
 from mlp_ci.serve.payload import BODY_LIMIT, BadRequest
 from mlp_ci.serve.server import inference, invocations, table
 from mlp_ci.serve.server.batching import Batcher, BatchLimits, ModelFailed, Overloaded
@@ -105,7 +106,7 @@ class Application:
             self.counts.gone()
             if isinstance(error, Gone):
                 return
-            raise
+            raise  # a mistake of ours: uvicorn answers 500, and its log has it
         self.counts.end(protocol, status, time.perf_counter() - began)
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         if self.leaving:
@@ -137,7 +138,7 @@ class Application:
         except ModelFailed as error:
             message = f"the model failed on this input ({error}); its log has more"
             return 500, refusal(protocol, "MODEL_FAILED", message), []
-        except TypeError as error:
+        except Unwritable as error:
             print(f"the model's answer cannot be written: {error}", file=sys.stderr)
             return 500, refusal(protocol, "MODEL_FAILED", "the model returned a value that JSON cannot hold"), []
 

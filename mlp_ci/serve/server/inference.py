@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.serve.answers import json_value
+from mlp_ci.serve.answers import encoded
 from mlp_ci.serve.payload import BadRequest, Rows, decode
 from mlp_ci.serve.server.invocations import question_of
 from mlp_ci.serve.signature import compile_signature
@@ -89,7 +89,7 @@ def _tensor(index: int, value: Any) -> tuple[str, tuple[list[int], list[Any]]]:
     if not isinstance(shape, list) or not shape or not all(type(n) is int and n >= 0 for n in shape):
         msg = f"input {name}: shape must be a list of whole numbers"
         raise BadRequest(msg)
-    if kind not in KNOWN:
+    if not isinstance(kind, str) or kind not in KNOWN:
         msg = f"input {name}: datatype must be one of {', '.join(sorted(KNOWN))}"
         raise BadRequest(msg)
     flat = _flat(value["data"], name)
@@ -101,7 +101,10 @@ def _tensor(index: int, value: Any) -> tuple[str, tuple[list[int], list[Any]]]:
 
 def _flat(data: Any, name: str) -> list[Any]:
     """The values of nested lists, in order."""
-    values = data if isinstance(data, list) else [data]
+    if not isinstance(data, list):
+        msg = f"input {name}: data must be a list"
+        raise BadRequest(msg)
+    values = data
     for _ in range(_DEEPEST):
         if not any(type(v) is list for v in values):
             return values
@@ -160,9 +163,7 @@ def _nested(flat: list[Any], shape: Sequence[int]) -> list[Any]:
 
 
 def written(asked: Asked, predictions: list[Any], model: str, version: str) -> bytes:
-    """The answer's body; raises BadRequest for an output that is not there, TypeError for what JSON cannot hold."""
-    import orjson
-
+    """The answer's body; raises BadRequest for an output that is not there, Unwritable for what JSON cannot hold."""
     columns = _columns(predictions)
     unknown = [name for name in asked.outputs if name not in columns]
     if unknown:
@@ -172,11 +173,7 @@ def written(asked: Asked, predictions: list[Any], model: str, version: str) -> b
     answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": outputs}
     if asked.id is not None:
         answer["id"] = asked.id
-    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-    try:
-        return orjson.dumps(answer, json_value, options)
-    except orjson.JSONEncodeError as error:
-        raise TypeError(str(error)) from None
+    return encoded(answer)
 
 
 def _columns(predictions: list[Any]) -> dict[str, list[Any]]:
@@ -193,7 +190,7 @@ def _output(name: str, values: list[Any]) -> dict[str, Any]:
         flat = [inner for v in flat for inner in v]
     kind = _datatype(flat)
     if kind == "BYTES":
-        flat = [v if isinstance(v, str) else _text(v) for v in flat]
+        flat = [v if isinstance(v, str) else encoded(v).decode() for v in flat]
     return {"name": name, "shape": shape, "datatype": kind, "data": flat}
 
 
@@ -203,12 +200,6 @@ def _datatype(values: Sequence[Any]) -> str:
         if kinds <= allowed:
             return datatype
     return "BYTES"
-
-
-def _text(value: Any) -> str:
-    import orjson
-
-    return orjson.dumps(value, json_value, orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS).decode()
 
 
 def described(signature: Signature) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.serve.answers import json_value
+from mlp_ci.serve.answers import encoded
 from mlp_ci.serve.payload import BadRequest, Rows, decode, parse_document
 from mlp_ci.serve.server.batching import Question
 
@@ -110,11 +110,5 @@ def _tensors(arrays: dict[str, Any], count: int) -> Question:
 
 
 def written(predictions: list[Any]) -> bytes:
-    """The answer's body; raises TypeError for what JSON cannot hold."""
-    import orjson
-
-    options = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
-    try:
-        return orjson.dumps({"predictions": predictions}, json_value, options)
-    except orjson.JSONEncodeError as error:
-        raise TypeError(str(error)) from None
+    """The answer's body; raises Unwritable for what JSON cannot hold."""
+    return encoded({"predictions": predictions})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import __version__
+from mlp_ci.serve.payload import FORMATS
 from mlp_ci.serve.server import inference
 
 if TYPE_CHECKING:
@@ -70,7 +72,7 @@ def _invocations(app: Application) -> dict[str, Any]:
     signature = app.loaded.signature
     kinds = {"application/json": _with_example({"$ref": "#/components/schemas/Rows"}, app.example)}
     if signature.rules:
-        kinds["text/csv"] = {"schema": {"type": "string"}}
+        kinds["text/csv"] = {"schema": {"type": "string", "pattern": _csv_pattern(signature)}}
     return {
         "summary": "Predict rows (MLflow's protocol)",
         "requestBody": {"required": True, "content": kinds},
@@ -183,8 +185,26 @@ def _rows(signature: Signature) -> dict[str, Any]:
     return _one_of({"dataframe_records": records, "dataframe_split": _object(split), "instances": records})
 
 
+_CELLS = {
+    "integer": "-?[0-9]{1,9}",
+    "long": "-?[0-9]{1,18}",
+    "boolean": "(true|false)",
+    "string": "[A-Za-z0-9 ]+",
+    "datetime": "[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])",
+}
+
+
+def _csv_pattern(signature: Signature) -> str:
+    """Tables that are surely right; others, with quotes or in another order, may be as well."""
+    header = ",".join(re.escape(name) for name in signature.names)
+    cells = ",".join(_CELLS.get(rule.type, r"-?[0-9]{1,9}(\.[0-9]{1,6})?") for rule in signature.rules)
+    return rf"^{header}\n({cells}\n)+$"
+
+
 def _one_of(bodies: dict[str, Any]) -> dict[str, Any]:
-    return {"oneOf": [{**_object({name: schema}), "additionalProperties": False} for name, schema in bodies.items()]}
+    """Just one of the formats; keys of other names are ignored, as by MLflow."""
+    formats = dict.fromkeys(FORMATS, False)
+    return {"oneOf": [_object({name: schema}, {**formats, name: schema}) for name, schema in bodies.items()]}
 
 
 def _tensors(signature: Signature) -> dict[str, Any]:
@@ -199,7 +219,7 @@ def _tensors(signature: Signature) -> dict[str, Any]:
             "maxItems": len(items),
             "description": "One tensor for each column, in any order; the shape is [rows] or [rows, 1].",
         }
-    return _object({"inputs": inputs}, {"id": {"type": "string"}})
+    return _object({"inputs": inputs}, {"id": {"type": ["string", "null"]}})
 
 
 def _one(rule: ColumnRule) -> dict[str, Any]:
