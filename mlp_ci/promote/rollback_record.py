@@ -16,14 +16,20 @@ if TYPE_CHECKING:
     from mlp_ci.spec import Quarantined, StageEntry
 
 
-def record_rollback(ctx: Context, hub: Hub, stage: str, back_to: StageEntry, held: Quarantined) -> PullFact | str:
+MOST_EVIDENCE = 30_000  # characters; a text of GitHub holds 65,536
+
+
+def record_rollback(
+    ctx: Context, hub: Hub, stage: str, back_to: StageEntry, held: Quarantined, evidence: str = ""
+) -> PullFact | str:
     """Commit the rollback to the default branch and return the commit; it needs no approval (see ``verify_intent``).
 
     Where the branch is protected and refuses, a pull request says the same and is returned. Doing it twice is doing
     it once. Raises InputError when another version was promoted to the stage meanwhile, and when ``back_to`` was
-    itself rolled back before.
+    itself rolled back before. ``evidence`` is Markdown that says what was seen, where something was measured.
     """
     _ = ctx
+    evidence = evidence[:MOST_EVIDENCE]
     branch = hub.default_branch
     name = model_at(hub, branch).name
 
@@ -34,6 +40,7 @@ def record_rollback(ctx: Context, hub: Hub, stage: str, back_to: StageEntry, hel
 
     title = f"Roll back {stage} of {name} to version {back_to.version}"
     message = f"{title}\n\n{_one_line(held.reason)}\n\nQuarantines version {held.version} ({held.digest})."
+    message += f"\n\n{evidence}" if evidence else ""
     try:
         return hub.commit_files(branch, make, message)[0]
     except GitHubError as refusal:
@@ -46,6 +53,7 @@ def record_rollback(ctx: Context, hub: Hub, stage: str, back_to: StageEntry, hel
         f"This makes git say the same and quarantines version {held.version} (`{held.digest}`). It needs no approval. "
         f"It is a pull request because {branch} takes no direct commit: {said}\n"
     )
+    body += f"\n{evidence}" if evidence else ""
     files = make(hub.head(branch))
     wanted = PullRequest(branch=f"mlp-ci/rollback-{stage}", title=title, body=body, files=files, message=message)
     return hub.open_or_update_pull(wanted)

@@ -104,7 +104,7 @@ class _Steps:
             from mlp_ci.promote import record_rollback
 
             entry = StageEntry(version=self.reversal.version, digest=self.reversal.digest)
-            made: Any = record_rollback(self.ctx, hub, self.place.stage, entry, taken)
+            made: Any = record_rollback(self.ctx, hub, self.place.stage, entry, taken, self._evidence())
         else:
             made = quarantine(hub, self.place.model, taken)
         commit = made if isinstance(made, str) else hub.head(hub.default_branch)
@@ -113,6 +113,20 @@ class _Steps:
         if pull:
             return f"pull request #{pull} records it; deploy holds version {held.version} back until it is merged"
         return f"recorded in git as {commit[:12]}; version {held.version} is quarantined"
+
+    def _evidence(self) -> str:
+        """What was seen of the bytes that were taken away, if that was in a rollout; the same whenever it is asked."""
+        from mlp_ci.serve.rollout.progress import Phase
+
+        progress, held = self.target.progress(self.place), self.reversal.held
+        if progress is None or progress.digest != held.digest or progress.phase is not Phase.ABORTED:
+            return ""
+        from mlp_ci.serve.rollout.standing import facts
+        from mlp_ci.serve.telling.ended import evidence
+        from mlp_ci.spec import load_model
+
+        rollout = load_model(self.ctx.repo).serve.rollout
+        return evidence(facts(self.target, self.place, rollout, datetime.fromisoformat(held.since)))
 
     def _goes_back(self, hub: Hub) -> bool:
         """Whether git's entry has to go back too: not when people asked for a third version meanwhile."""

@@ -114,6 +114,12 @@ def test_a_broken_version_is_aborted_and_git_says_so(tmp_path: Path, mlflow_serv
         (held,) = asked.quarantine
         assert (held.version, held.digest) == (BROKEN, flights.digests[BROKEN])
         assert "aborted at 10 %" in held.reason
+        # The commit that makes git say so carries what was seen: which metric, both values, by how much, on how many.
+        commits = flights.world.hub().commits_touching("promotion.yaml", "main")
+        (written,) = [c.message for c in commits if c.message.startswith("Roll back")]
+        assert "| errors | ✗ fail |" in written
+        assert f"staging: canary, version {BROKEN} beside version {GOOD}" in written
+        assert "mlp-ci rollout retry --stage staging" in written
         assert flights.records()[-1] == ("staging", GOOD, "rollback")
         again = serve.deploy(flights.ctx, None, watch=timedelta(seconds=60))
         assert (again.outcome, again.outputs["deployed"]) == (Outcome.PASS, "[]"), "the schedule tries it no more"
