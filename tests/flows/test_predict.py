@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import http.server
 import json
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -393,6 +396,30 @@ def test_files_of_different_types_are_written_as_one(place: Path, here: Cli) -> 
     done = here(*asked, "--replace")
     assert done.returncode == 2
     assert "column delayed is of several types" in done.stderr
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """A web server that knows no ranges, as many do not."""
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_an_address_is_read_and_what_its_server_cannot_do_is_told(place: Path, here: Cli) -> None:
+    save(place / "model", simple())
+    frame(400).to_csv(place / "in.csv", index=False)
+    large = frame(400).assign(pad=[random.randbytes(20_000) for _ in range(400)])  # more than is fetched at once
+    large.to_parquet(place / "in.parquet")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(place))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        line = ("predict", "model", "-C", "repo", "--output", "out.csv", "--input")
+        assert here(*line, f"{address}/in.csv").returncode == 0
+        no_ranges, nothing = here(*line, f"{address}/in.parquet"), here(*line, f"{address}/none.csv")
+        server.shutdown()
+    assert pd.read_csv("out.csv").prediction.tolist() == expected(400)
+    assert (no_ranges.returncode, nothing.returncode) == (7, 7)
+    assert "fetch the file and predict it here" in no_ranges.stderr
 
 
 # ---------------------------------------------------------------- versions

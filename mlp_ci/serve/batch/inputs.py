@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from mlp_ci import dvc
-from mlp_ci.data.sources import Source
+from mlp_ci.data.sources import Source, without_secrets
 from mlp_ci.errors import InputError, OutsideError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def batches(given: Input, columns: Sequence[str], rows: int, start: tuple[int, i
         file = given.files[number]
         read = _parquet if given.source.format == "parquet" else _csv
         held: Batch | None = None
-        for batch in _read_or_told(read(given.source, file, columns, (rows, first)), file):
+        for batch in _read_or_told(read(given.source, file, columns, (rows, first)), given.source, file):
             if held is not None:
                 yield held
             held = replace(batch, file=number, rows=_with_partition(batch.rows, file, columns))
@@ -179,7 +179,12 @@ def _look_at(source: Source, place: str) -> File:
             names, size = _header(source, place), int(identity[0])
             columns = dict.fromkeys(names, pa.string())
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        raise _unreadable(shown, error) from error
+        far = bool(source.scheme) and not isinstance(error, pa.ArrowInvalid)
+        raise (_far if far else _unreadable)(shown, error) from error
+    except Exception as error:
+        if not source.scheme:
+            raise
+        raise _far(shown, error) from error  # whatever a storage driver raises
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         msg = f"{shown} has two columns called {twice}"
@@ -252,6 +257,12 @@ def _header(source: Source, place: str) -> list[str]:
         return list(reader.schema.names)
 
 
+def _far(shown: str, error: Exception) -> OutsideError:
+    said = without_secrets(" ".join(str(error).split()))[:300] or type(error).__name__
+    fix = "check the address, the network and the credentials; or fetch the file and predict it here"
+    return OutsideError(f"{shown} cannot be read: {said}", fix=fix)
+
+
 def _unreadable(shown: str, error: Exception) -> InputError:
     text = " ".join(str(error).split())
     # What stands in a row may be nobody's business: Arrow quotes the row that it cannot read.
@@ -265,7 +276,7 @@ def _unreadable(shown: str, error: Exception) -> InputError:
 # ---------------------------------------------------------------- reading
 
 
-def _read_or_told(found: Iterator[Batch], file: File) -> Iterator[Batch]:
+def _read_or_told(found: Iterator[Batch], source: Source, file: File) -> Iterator[Batch]:
     import pyarrow as pa
 
     try:
@@ -273,9 +284,15 @@ def _read_or_told(found: Iterator[Batch], file: File) -> Iterator[Batch]:
     except pa.ArrowInvalid as error:
         raise _unreadable(file.shown, error) from error
     except OSError as error:
+        if source.scheme:
+            raise _far(file.shown, error) from error
         if error.errno is not None:
             raise  # the machine's affair: the presenter knows what to say
         raise _unreadable(file.shown, error) from error
+    except Exception as error:
+        if not source.scheme:
+            raise
+        raise _far(file.shown, error) from error  # whatever a storage driver raises
 
 
 def _parquet(source: Source, file: File, columns: Sequence[str], cut: tuple[int, int]) -> Iterator[Batch]:
