@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,12 +74,12 @@ class Daemon:
 
 
 @contextmanager
-def engine_with_base() -> Iterator[Daemon]:
-    """An engine that has BASE; nothing of it is left afterwards."""
+def engine_with_base(*, room: str = "") -> Iterator[Daemon]:
+    """An engine that has BASE; nothing of it is left afterwards. ``room`` is all that it may store, as ``120m``."""
     if not (shutil.which("dockerd") and shutil.which("docker") and shutil.which("ip") and os.getuid() == 0):
         pytest.skip(NO_ENGINE)
     folder = Path(tempfile.mkdtemp(prefix="mlp-ci-serve-docker-"))
-    number = os.getpid() % 60000
+    number = os.getpid() % 50000 + 10000 * bool(room)
     bridge = f"mlpt{number}"
     address = f"10.{200 + number // 250 % 50}.{number % 250}.1/24"
     for words in (
@@ -92,6 +92,15 @@ def engine_with_base() -> Iterator[Daemon]:
             pytest.skip("this machine lets nobody make a network bridge, which containers need")
     daemon = Daemon(folder, bridge)
     try:
+        with small_disk(folder / "data-root", room) if room else nullcontext():
+            yield from _running(daemon)
+    finally:
+        subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _running(daemon: Daemon) -> Iterator[Daemon]:
+    try:
         daemon.start()
         done = daemon.engine.ask("import", "--change", "ENV PATH=/usr/bin:/bin", "-", BASE, stdin=base_image())
         assert done.code == 0, done.err
@@ -99,8 +108,19 @@ def engine_with_base() -> Iterator[Daemon]:
     finally:
         daemon.engine.remove(*daemon.engine.ask("ps", "--all", "--quiet").out.split())
         daemon.stop()
-        subprocess.run(["ip", "link", "del", bridge], capture_output=True, check=False)
-        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def small_disk(folder: Path, room: str) -> Iterator[None]:
+    """A disk of that size at ``folder``; skips the test where this machine lets nobody mount one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", str(folder)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a small disk")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 def base_image() -> bytes:

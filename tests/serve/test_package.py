@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+from mlp_ci.errors import OutsideError
 from mlp_ci.serve.package import naming
+from mlp_ci.serve.package.making import made, subject_of
+from mlp_ci.spec.serve import DockerServing
 from mlp_ci.tracking import Tracking, artifact_digest
 from tests.conformance_train.image import python_image
 from tests.conftest import free_port
-from tests.serve.engine import BASE
+from tests.serve.engine import BASE, engine_with_base, small_disk
 from tests.serving import ROW, save_model, wait_until
 
 if TYPE_CHECKING:
@@ -154,6 +157,7 @@ def scene(
     return made
 
 
+@pytest.mark.timeout(900)
 def test_an_image_is_made_tried_pushed_and_the_same_again(scene: Scene, registry: str, tmp_path: Path) -> None:
     scene.platform(base=BASE, registry=f"{registry}/models")
     sbom = tmp_path / "bill.json"
@@ -200,8 +204,11 @@ def test_an_image_is_made_tried_pushed_and_the_same_again(scene: Scene, registry
     assert again["outputs"] == {"image": reference, "image-id": found["Id"]}
     with tarfile.open(file) as archive:
         [described] = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
+        streams = {m.name: archive.extractfile(m) for m in archive}
+        held = {name: hashlib.sha256(stream.read()).hexdigest() for name, stream in streams.items() if stream}
     assert described["RepoTags"] == [reference]
     assert described["Config"] == found["Id"].removeprefix("sha256:") + ".json"
+    assert [f"sha256:{held[name]}" for name in described["Layers"]] == found["RootFS"]["Layers"]
     # The lock that lies in the image makes it again, too; another lock does not.
     lock = tmp_path / "lock.txt"
     lock.write_text(scene.daemon.engine.ask("run", "--rm", "--entrypoint", "cat", reference, naming.LOCK).out)
@@ -286,3 +293,22 @@ def test_a_registry_that_refuses(scene: Scene) -> None:
     assert "the registry did not take 127.0.0.1:" in report["error"]["what"]
     assert "docker login" in report["error"]["fix"]
     assert scene.left == []
+
+
+def test_disks_that_are_full(scene: Scene, model: Path, layers: Path, tmp_path: Path) -> None:
+    """Where layers are kept, and where the engine keeps images."""
+    with small_disk(tmp_path / "small", "8m"):
+        report = scene.package("1", code=7, MLP_CACHE=str(tmp_path / "small"))
+        assert "could not be compiled" in report["error"]["what"] or "the disk is full" in report["error"]["what"]
+        assert "make room" in report["error"]["fix"]
+        assert not list((tmp_path / "small" / "images").glob(".*")), "what was begun is cleared away"
+    with engine_with_base(room="150m") as small:
+        subject = subject_of(model, scene.name, 1, scene.digest, {})
+        docker = DockerServing.model_validate({"base": BASE})
+        with (
+            pytest.raises(OutsideError, match="the engine did not load the image") as refusal,
+            made(small.engine, docker, subject, layers / "images"),
+        ):
+            pass
+        assert "no space left" in refusal.value.why
+        assert "docker image prune" in refusal.value.fix

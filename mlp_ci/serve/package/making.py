@@ -8,11 +8,12 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlp_ci
-from mlp_ci.errors import OutsideError
+from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.progress import doing
 from mlp_ci.serve.model import read_description
 from mlp_ci.serve.package import bases, bill, contents, image, naming
@@ -89,6 +90,10 @@ def made(
 
     Raises InputError for a base or packages that do not fit, OutsideError when the engine or the disk fails.
     """
+    if find_spec("cyclonedx") is None or find_spec("packaging") is None:
+        msg = "this mlp-ci was installed without what images take"
+        fix = "pip install 'mlp-ci[serve,docker]'; in a workflow, set MLP_CI_EXTRAS: train,serve,docker"
+        raise InputError(msg, fix=fix)
     cache.mkdir(parents=True, exist_ok=True)
     with _room(cache), tempfile.TemporaryDirectory(prefix=".image-", dir=cache) as folder:
         scratch = Path(folder)
