@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mlp_ci import __version__
 from mlp_ci.serve.payload import FORMATS
 from mlp_ci.serve.server import inference
+from mlp_ci.serve.signature import FLOAT32_MAX
 
 if TYPE_CHECKING:
     from mlp_ci.serve.server.app import Application
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 _FLOATS = {"type": "number"}
 _TYPES: dict[str, dict[str, Any]] = {
     "double": {**_FLOATS, "format": "double"},
-    "float": {**_FLOATS, "format": "float", "minimum": -3.4e38, "maximum": 3.4e38},
+    "float": {**_FLOATS, "format": "float", "minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX},
     "integer": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
     "long": {"type": "integer", "minimum": -(2**63), "maximum": 2**63 - 1},
     "boolean": {"type": "boolean"},
@@ -158,7 +159,7 @@ def value_of(rule: ColumnRule) -> dict[str, Any]:
     """The JSON Schema of one value of a column."""
     schema = dict(_TYPES.get(rule.type, {}))
     if rule.type == "double" and rule.largest < 1e300:
-        schema |= {"minimum": -3.4e38, "maximum": 3.4e38}
+        schema |= {"minimum": -FLOAT32_MAX, "maximum": FLOAT32_MAX}
     if rule.nullable and "type" in schema:
         schema["type"] = [schema["type"], "null"]
     return schema
