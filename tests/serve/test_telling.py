@@ -101,6 +101,17 @@ def test_every_end_and_every_pause_has_its_words() -> None:
     assert not commands(idle)
 
 
+def test_an_a_b_test_ends_with_its_effect() -> None:
+    facts = in_phase(harmless(), Phase.DONE, step=3, strategy="ab")
+    assert facts.analysis is not None
+    errors = facts.analysis.judged[0]
+    scale = scale_of("error_rate", ROLLOUT)
+    within = scale.span(errors.low, errors.high)
+    found = f"errors {scale.effect(errors.effect)}, between {within}, on {errors.seen:,} requests"
+    assert found in sentence(facts)
+    assert "p99 latency × " in sentence(facts)
+
+
 def test_a_shadow_gets_copies() -> None:
     spec = Rollout.model_validate({"strategy": "shadow"})
     progress = Progress(version=4, digest="d", stable=3, strategy="shadow", steps=(100,), started="", step=0)

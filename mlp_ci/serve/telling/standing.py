@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlp_ci.report import Outcome
 from mlp_ci.serve.measured import Seen
 from mlp_ci.serve.rollout.progress import Phase
-from mlp_ci.serve.telling.words import at_time, lasting, many, moment, title_of, unit_of
+from mlp_ci.serve.telling.words import at_time, lasting, many, moment, scale_of, title_of, unit_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,7 +131,7 @@ def sentence(facts: Facts) -> str:
     version = f"{facts.model}: version {progress.version}"
     why = f": {progress.why}" if progress.why else ""
     if progress.phase is Phase.DONE:
-        return f"{version} has all the traffic of {stage}{why}"
+        return f"{version} has all the traffic of {stage}{why}{_effects(facts, progress)}"
     if progress.phase is Phase.ABORTED:
         where = f" at {progress.weight} %" if progress.step >= 0 else ""
         return f"{version} was aborted in {stage}{where}{why}; all traffic is back on version {progress.stable}"
@@ -139,6 +139,20 @@ def sentence(facts: Facts) -> str:
         by = f" by {progress.by}" if progress.by else ""
         return f"{version} is paused{by} in {stage}, with {_share(progress)}{why}"
     return f"{version} has {_share(progress)} of {stage}, beside version {progress.stable}; {_so_far(facts)}"
+
+
+def _effects(facts: Facts, progress: Progress) -> str:
+    """What an A/B test found, with the bounds and the sample of each metric; nothing for other strategies."""
+    if progress.strategy != "ab" or facts.analysis is None:
+        return ""
+    said = []
+    for judged in facts.analysis.judged:
+        scale, unit = scale_of(judged.metric, facts.rollout), unit_of(judged.metric)
+        within = scale.span(judged.low, judged.high)
+        effect = scale.effect(judged.effect) or "not known"
+        bounds = f", between {within}" if within else ""
+        said.append(f"{title_of(judged.metric)} {effect}{bounds}, on {many(judged.seen, unit)}")
+    return f"; the effect: {'; '.join(said)}" if said else ""
 
 
 def _share(progress: Progress) -> str:
