@@ -21,6 +21,7 @@ from mlp_ci.commands.packaging import app as packaging_app
 from mlp_ci.commands.predicting import app as predicting_app
 from mlp_ci.commands.promotions import app as promotions_app
 from mlp_ci.commands.rollouts import app as rollouts_app
+from mlp_ci.commands.serving import app as serving_app
 from mlp_ci.commands.tell import app as tell_app
 from mlp_ci.commands.watch import app as watch_app
 from mlp_ci.commands.write import app as write_app
@@ -83,6 +84,7 @@ app.add_typer(loop_app)
 app.add_typer(packaging_app)
 app.add_typer(predicting_app)
 app.add_typer(rollouts_app)
+app.add_typer(serving_app)
 app.add_typer(gateways_app)
 app.add_typer(tell_app)
 app.add_typer(promotions_app)

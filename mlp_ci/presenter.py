@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # They print while they run, and show by themselves that they do.
-OWN_PROGRESS = {"train", "reproduce", "sweep", "sandbox demo"}
+OWN_PROGRESS = {"train", "reproduce", "sweep", "sandbox demo", "gateway", "serve"}
 
 
 def bug(error: Exception) -> int:

@@ -13,15 +13,17 @@ from pydantic import BaseModel, ValidationError
 
 from mlp_ci.errors import Problem, SpecError
 from mlp_ci.spec.document import Document, Path_, parse_document, read_document
+from mlp_ci.spec.gateway import GatewaySpec
 from mlp_ci.spec.model import ModelSpec
 from mlp_ci.spec.platform import PlatformSpec
 from mlp_ci.spec.promotion import PromotionSpec
 
-Spec = TypeVar("Spec", ModelSpec, PromotionSpec, PlatformSpec)
+Spec = TypeVar("Spec", ModelSpec, PromotionSpec, PlatformSpec, GatewaySpec)
 KINDS: Mapping[str, type[BaseModel]] = {
     "model": ModelSpec,
     "promotion": PromotionSpec,
     "platform": PlatformSpec,
+    "gateway": GatewaySpec,
 }
 MODEL_FILE = "model.yaml"
 PROMOTION_FILE = "promotion.yaml"
@@ -57,6 +59,11 @@ def load_platform(file: Path) -> PlatformSpec:
 def parse_platform(raw: bytes, name: str = PLATFORM_FILE) -> PlatformSpec:
     """``platform.yaml`` from its bytes, as read from the org's ``.github`` repository."""
     return _validated(parse_document(raw, name), PlatformSpec)
+
+
+def load_gateway(file: Path) -> GatewaySpec:
+    """``gateway.yaml`` at ``file``."""
+    return _validated(read_document(file, missing="correct the path that --config gives"), GatewaySpec)
 
 
 def default_platform() -> PlatformSpec:

@@ -51,6 +51,11 @@ class Source:
     read: Callable[[Path], Plan]
     seen: tuple[int, int] | None = None
 
+    @property
+    def name(self) -> str:
+        """The file's, for messages."""
+        return self.file.name
+
     def changed(self) -> Plan | None:
         """The plan, if the file is another one than last time; raises KeyError, TypeError, ValueError, InputError."""
         try:
@@ -64,10 +69,23 @@ class Source:
 
 
 @dataclass
+class Fixed:
+    """A configuration that never changes."""
+
+    plan: Plan | None
+    name: str = "the configuration"
+
+    def changed(self) -> Plan | None:
+        """The plan, once."""
+        plan, self.plan = self.plan, None
+        return plan
+
+
+@dataclass
 class Gateway:
     """Everything of one gateway. ``token`` is the file with the administrators' token, if there is one."""
 
-    source: Source
+    source: Source | Fixed
     token: Path | None = None
     limits: Limits = field(default_factory=Limits)
     open_measures: bool = False
@@ -93,7 +111,7 @@ class Gateway:
             plan = self.source.changed()
         except (KeyError, TypeError, ValueError, AttributeError, OSError, InputError) as error:
             what = error.what if isinstance(error, InputError) else repr(error)
-            print(f"{self.source.file.name} is not taken over: {what}", file=sys.stderr, flush=True)
+            print(f"{self.source.name} is not taken over: {what}", file=sys.stderr, flush=True)
             return
         if plan is not None:
             self._adopt(plan)
@@ -354,3 +372,14 @@ def _refusal(message: str, code: str = "BAD_REQUEST") -> dict[str, str]:
 def read_state(file: Path) -> Plan:
     """The plan of ``gateway.json``."""
     return Plan.from_json(json.loads(file.read_text(encoding="utf-8")))
+
+
+def serve(gateway: Gateway, listener: socket.socket) -> None:
+    """Serve until told to end; on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        asyncio.run(gateway.run(listener))
+        return
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(gateway.run(listener))

@@ -8,6 +8,8 @@ the logged input columns, ``prediction``. A part is renamed into place, so a rea
 from __future__ import annotations
 
 import os
+import re
+import socket
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _sequence = iter(range(2**62))
+# Pods that share a volume may share process numbers; their names differ.
+_HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:60]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,7 @@ class Part:
         plan, start = self.plan, _EPOCH + timedelta(hours=hour)
         folder = plan.root / plan.model / f"stage={plan.stage}" / f"date={start:%Y-%m-%d}" / f"hour={start:%H}"
         folder.mkdir(parents=True, exist_ok=True)
-        name = f"part-{time.time_ns()}-{os.getpid()}-{next(_sequence)}.parquet"
+        name = f"part-{time.time_ns()}-{_HOST}-{os.getpid()}-{next(_sequence)}.parquet"
         scratch = folder / f".{name}"
         try:
             parquet.write_table(self.table(), scratch, compression="zstd")

@@ -225,6 +225,7 @@ def run(link: socket.socket) -> None:
         if tell_at and time.monotonic() >= tell_at:
             tell_at, told = 0.0, _tell(link, recorder, told)
     recorder.flush()
+    _tell(link, recorder, told)
 
 
 def _tell(link: socket.socket, recorder: Recorder, told: bytes) -> bytes:
