@@ -264,5 +264,5 @@ def commands(facts: Facts) -> list[tuple[str, str]]:
     if progress.phase is Phase.PAUSED:
         return [(f"mlp-ci rollout resume {at}", "go on with this step"), go, back]
     if progress.phase is Phase.ABORTED:
-        return [(f"mlp-ci rollout retry {at}", "try the same version again from its first step")]
+        return [(f"mlp-ci rollout retry {at}", "try the same version again, once its quarantine is lifted")]
     return [(f"mlp-ci rollback {at}", "give the traffic back to the version before")]

@@ -14,11 +14,13 @@ if TYPE_CHECKING:
 
 TITLES = {
     "error_rate": "errors",
+    "rejection_rate": "rejections",
     "latency_p50_ms": "median latency",
     "latency_p95_ms": "p95 latency",
     "latency_p99_ms": "p99 latency",
     "predictions": "predictions",
 }
+SHARES = ("error_rate", "rejection_rate")  # of requests
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
@@ -86,7 +88,7 @@ def scale_of(metric: str, rollout: Rollout) -> Scale:
     """The scale of a metric, by the check of model.yaml that asks for it."""
     check = next((c for c in rollout.analysis if c.metric == metric), None)
     ratio = check is not None and check.max_ratio is not None
-    if metric == "error_rate":
+    if metric in SHARES:
         return Scale(kind="share")
     if metric == "predictions":
         return Scale(kind="distance")
@@ -99,7 +101,7 @@ def title_of(metric: str) -> str:
 
 def unit_of(metric: str) -> str:
     """What a sample of this metric counts: a request may hold several rows, and each row has its prediction."""
-    return "request" if metric == "error_rate" or metric.startswith("latency_") else "row"
+    return "request" if metric in SHARES or metric.startswith("latency_") else "row"
 
 
 def percent(share: float) -> str:
