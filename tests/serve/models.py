@@ -4,40 +4,51 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tests.predicting import save
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def save_numbers(folder: Path, kind: str = "linear") -> Path:
-    """A model of the columns a and b, numbers: ``linear`` (a + 2 b, refuses null), ``sleepy`` (sleeps a milliseconds,
-    answers b), ``deadly`` (ends its process where a is 13, answers its process's id)."""
-    import mlflow.sklearn
-    import numpy as np
-    import pandas as pd
-    from mlflow.models import infer_signature
-    from sklearn.base import BaseEstimator, RegressorMixin
-    from sklearn.linear_model import LinearRegression
+NUMBERS = [{"type": "double", "name": "a", "required": True}, {"type": "double", "name": "b", "required": True}]
 
-    class Sleepy(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+
+def save_peculiar(folder: Path, kind: str) -> Path:
+    """A model of the numbers a and b that needs no library, so that its server starts at once.
+
+    ``sleepy`` sleeps a milliseconds and answers b; ``deadly`` ends its process where a is 13, and answers who it is.
+    """
+
+    class Sleepy:
         def predict(self, rows: Any) -> Any:
             import time
 
             time.sleep(float(rows.a.max()) / 1000)
-            return rows.b.to_numpy()
+            return rows.b.tolist()
 
-    class Deadly(RegressorMixin, BaseEstimator):  # type: ignore[misc]
+    class Deadly:
         def predict(self, rows: Any) -> Any:
             import os
 
             if (rows.a == 13).any():
                 os._exit(13)
-            return np.full(len(rows), float(os.getpid()))
+            return [float(os.getpid())] * len(rows)
+
+    models: dict[str, Any] = {"sleepy": Sleepy(), "deadly": Deadly()}
+    return save(folder, models[kind], NUMBERS)
+
+
+def save_linear(folder: Path) -> Path:
+    """a + 2 b, by scikit-learn, which refuses null."""
+    import mlflow.sklearn
+    import numpy as np
+    import pandas as pd
+    from mlflow.models import infer_signature
+    from sklearn.linear_model import LinearRegression
 
     rows = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 2)), columns=["a", "b"])
-    models: dict[str, Any] = {"sleepy": Sleepy(), "deadly": Deadly()}
-    model = models.get(kind) or LinearRegression().fit(rows, rows.a + 2 * rows.b)
     mlflow.sklearn.save_model(
-        model,
+        LinearRegression().fit(rows, rows.a + 2 * rows.b),
         str(folder),
         signature=infer_signature(rows, rows.a.to_numpy()),
         input_example=pd.DataFrame({"a": [0.0], "b": [1.0]}),

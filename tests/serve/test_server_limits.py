@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.serve.models import save_numbers
+from tests.serve.models import save_peculiar
 from tests.serve.servers import serving
 from tests.serving import ask, wait_until
 
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def sleepy(folder: Path) -> Path:
-    return save_numbers(folder / "sleepy", "sleepy")
+    return save_peculiar(folder / "sleepy", "sleepy")
 
 
 def numbers(a: float, b: float = 1.0) -> bytes:
@@ -85,7 +85,7 @@ def test_asked_to_end_it_says_so_first_and_answers_on(sleepy: Path, folder: Path
 
 
 def test_workers_share_a_socket_and_come_back(folder: Path) -> None:
-    deadly = save_numbers(folder / "deadly", "deadly")
+    deadly = save_peculiar(folder / "deadly", "deadly")
     with serving(deadly, folder / "workers.log", "--workers", "2") as server:
 
         def who() -> Any:
@@ -120,7 +120,7 @@ def alive(pid: int) -> bool:
 
 
 def test_workers_that_cannot_load_the_model_end_it(folder: Path) -> None:
-    broken = save_numbers(folder / "broken")
+    broken = save_peculiar(folder / "broken", "deadly")
     (broken / "model.pkl").write_bytes(b"no pickle")
     with (
         pytest.raises(AssertionError, match="the model cannot be loaded"),

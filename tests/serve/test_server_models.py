@@ -22,7 +22,7 @@ from mlp_ci.serve.server.counting import Board
 from mlp_ci.serve.server.invocations import question_of, reader
 from mlp_ci.serve.server.probing import example_of, learn
 from mlp_ci.serve.signature import compile_signature
-from tests.serve.models import save_numbers, save_onnx
+from tests.serve.models import save_linear, save_onnx
 from tests.serving import save_model
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def linear(folder: Path) -> Path:
-    return save_numbers(folder / "linear")
+    return save_linear(folder / "linear")
 
 
 def answers(loaded: Loaded, *values: Any) -> list[Any]:

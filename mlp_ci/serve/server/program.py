@@ -8,6 +8,7 @@ loaded, 98 the port is taken.
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 import traceback
 from pathlib import Path
@@ -18,7 +19,6 @@ from mlp_ci.serve.listening import bind, serve
 from mlp_ci.serve.processes import EXIT_PORT_TAKEN, EXIT_REFUSED
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Sequence
 
     from mlp_ci.serve.server.counting import Board
@@ -42,7 +42,9 @@ def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="mlp_ci.serve.server", description=__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of an MLflow model")
     parser.add_argument("--digest", required=True, help="sha256:… that the folder must have")
-    parser.add_argument("--port", type=int, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=int)
+    where.add_argument("--fd", type=int, help="a bound socket that this process was given")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--name", default="model")
     parser.add_argument("--version", type=int, default=0)
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Bind, verify, load, serve; the exit code says which of these failed."""
     options = options_of(arguments)
     try:
-        listener = bind(options.host, options.port)
+        listener = bind(options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
     except OSError as error:
         print(f"port {options.port} cannot be used: {error.strerror}", file=sys.stderr)
         return EXIT_PORT_TAKEN
