@@ -61,6 +61,7 @@ class Check(Strict):
 
 DEFAULT_ANALYSIS = (
     Check.model_validate({"metric": "error_rate", "max_increase": 0.01}),
+    Check.model_validate({"metric": "rejection_rate", "max_increase": 0.02}),
     Check.model_validate({"metric": "latency_p99_ms", "max_ratio": 2.0}),
 )
 

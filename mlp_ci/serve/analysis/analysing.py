@@ -47,7 +47,7 @@ def required(
 
 
 def _module(check: Check) -> ModuleType:
-    if check.metric == "error_rate":
+    if check.metric in errors.RATES:
         return errors
     if check.metric == "predictions":
         return predictions

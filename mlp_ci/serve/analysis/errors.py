@@ -1,14 +1,15 @@
-"""The error rate: a share of requests, against that of the stable version."""
+"""The rates of errors and of refusals: shares of requests, against those of the stable version."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlp_ci.serve.analysis import intervals, samples
-from mlp_ci.serve.analysis.evidence import Array, Table, log_evidence, pooled
+from mlp_ci.serve.analysis.evidence import Array, Table, log_above, log_evidence, pooled
 from mlp_ci.serve.analysis.level import Level, percent, points, rounded
 from mlp_ci.serve.analysis.verdict import Judged, Need, Verdict
 
@@ -19,91 +20,97 @@ if TYPE_CHECKING:
     from mlp_ci.serve.rollout.progress import Stratum
     from mlp_ci.spec.serve import Check
 
-# Worse by the margin, by three times the margin, and by errors that the stable version never has, however few.
-WEIGHTS = (0.6, 0.2, 0.2)
+
+@dataclass(frozen=True)
+class Rate:
+    """What is counted, and what the evidence is for.
+
+    ``weights`` are of a version that is worse by the margin, by three times the margin, and by hits that the stable
+    version never has, however few. A canary that has them more rarely than ``floor`` of the margin does not fail,
+    however few the stable version has: a few in a row, as from one client, are no harm.
+    """
+
+    field: str
+    noun: str
+    weights: tuple[float, float, float]
+    floor: float = 0.0
+
+    def table(self, stratum: Stratum) -> Table:
+        """The hits of both versions in one step."""
+        old, new = stratum.stable, stratum.canary
+        hits, more = getattr(old, self.field), getattr(new, self.field)
+        return Table(min(hits, old.requests), old.requests, min(more, new.requests), new.requests)
+
+
+RATES = {
+    "error_rate": Rate("errors", "errors", (0.6, 0.2, 0.2)),
+    # What a client sends wrongly, several times in a row, is no fault of the version that it meets.
+    "rejection_rate": Rate("rejected", "refused", (0.75, 0.25, 0.0), floor=0.25),
+}
 NEVER = 1e-9
-ASSUMED = 0.01  # errors of a version of which nothing was measured
+ASSUMED = 0.01  # hits of a version of which nothing was measured
+FEW = 100  # requests that tell nothing of a rate
+FEWEST = 2  # errors of the new version that may end a rollout: one is chance, whatever the odds
 FEW_ERRORS = 0.1  # of the margin: errors that the old version never had, and that may pass
-FEW = 100  # requests that tell nothing of an error rate
 
 
 def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     """What the requests of all steps say, and whether those of the last are enough."""
-    margin = float(check.max_increase or 0)
-    tables = [_table(s.stable, s.canary) for s in strata]
-    now = tables[-1]
-    whole = Judged(
-        metric=check.metric, verdict=Verdict.INSUFFICIENT, reason="", margin=margin, seen=int(now.canary_rows)
+    rate, margin = RATES[check.metric], float(check.max_increase or 0)
+    tables = [rate.table(s) for s in strata]
+    now, used = tables[-1], [t for t in tables if t.both]
+    judged = Judged(
+        metric=check.metric,
+        verdict=Verdict.INSUFFICIENT,
+        reason=no_traffic(now),
+        margin=margin,
+        seen=int(now.canary_rows),
     )
-    if not any(t.both for t in tables):
-        return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
-    base = float(baseline(tables, margin))
-    needed = samples.of_shares(
-        rounded(base),
-        rounded(base) + margin,
-        rounded(float(now.stable_rows / now.canary_rows)) if now.both else 1.0,
-        samples.barrier_of(level.alpha, WEIGHTS[0]),
-        level.power,
+    if not used:
+        return judged
+    canary, stable = (float(v) for v in intervals.standardised(used))
+    _, low, high = (float(v) for v in intervals.of_difference(used, margin, level.alpha, NEVER))
+    needed = _needed(
+        rate, margin, (_share([t.stable_hits for t in used], [t.stable_rows for t in used]), _others(now)), level
     )
-    canary, stable = (float(v) for v in intervals.standardised([t for t in tables if t.both]))
-    _, low, high = (float(v) for v in intervals.of_difference(tables, margin, level.alpha, NEVER))
-    whole = Judged(
-        **{
-            **vars(whole),
-            "stable": stable,
-            "canary": canary,
-            "effect": canary - stable,
-            "low": low,
-            "high": high,
-            "needed": needed,
-        }
-    )
-    found = float(evidence(tables, margin))
-    if found >= math.log(1 / level.alpha):
-        return _with(whole, Verdict.FAIL, _worse(tables, whole, found))
-    said = f"{percent(canary)} errors, the old version {percent(stable)}"
+    judged = replace(judged, stable=stable, canary=canary, effect=canary - stable, low=low, high=high, needed=needed)
+    found = float(evidence(used, margin, rate))
+    if found >= math.log(1 / level.alpha) and sum(float(t.canary_hits) for t in used) >= FEWEST:
+        return replace(judged, verdict=Verdict.FAIL, reason=_worse(used, judged, (found, rate)))
     if not now.both:
-        return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
-    if _undecided(tables, margin, level.alpha):
-        return _with(whole, Verdict.INSUFFICIENT, _unheard_of(tables) + ": cannot tell yet whether that is chance")
-    highest = float(intervals.of_difference(tables[-1:], margin, level.alpha, NEVER)[2])
-    if highest < margin and now.canary_rows >= samples.LEAST:
-        return _with(
-            whole, Verdict.PASS, f"{said}: in this step at most {percent(highest)} more, under {percent(margin)}"
-        )
-    if needed is not None and now.canary_rows >= needed:
-        return _with(
-            whole,
-            Verdict.PASS,
-            f"{said}: no harm seen in the {needed:,} requests that {percent(margin)} more would take",
-        )
-    wanted = f"of the {needed:,} needed" if needed is not None else "so far"
-    return _with(whole, Verdict.INSUFFICIENT, f"{said}: {int(now.canary_rows):,} requests {wanted}")
+        return judged
+    if rate.weights[2] and _undecided(used, judged):
+        return replace(judged, reason=_unheard_of(used, rate) + ": cannot tell yet whether that is chance")
+    highest = float(intervals.of_difference([now], margin, level.alpha, NEVER)[2])
+    proven = highest < margin and judged.seen >= samples.LEAST
+    ruled_out = f"in this step at most {percent(highest)} more, under {percent(margin)}" if proven else ""
+    said = f"{percent(canary)} {rate.noun}, the old version {percent(stable)}"
+    return judged.ended(said, ruled_out, f"{percent(margin)} more")
 
 
 def need(check: Check, stable: Seen, others: float, level: Level) -> Need:
     """Requests of the canary, when ``others`` of the stable version come with each."""
-    margin = float(check.max_increase or 0)
+    rate, margin = RATES[check.metric], float(check.max_increase or 0)
     known = stable.requests >= FEW
-    base = rounded((stable.errors + 0.5) / (stable.requests + 1) if known else ASSUMED)
-    barrier = samples.barrier_of(level.alpha, WEIGHTS[0])
-    requests = samples.of_shares(base, base + margin, rounded(others), barrier, level.power)
+    base = _share([getattr(stable, rate.field)], [stable.requests]) if known else ASSUMED
     assumed = "" if known else " (assumed)"
-    return Need(
-        metric=check.metric, requests=requests, why=f"{percent(base)}{assumed} → {percent(base + margin)} errors"
-    )
+    why = f"{percent(rounded(base))}{assumed} → {percent(rounded(base) + margin)} {rate.noun}"
+    return Need(metric=check.metric, requests=_needed(rate, margin, (base, others), level), why=why)
 
 
-def evidence(tables: Sequence[Table], margin: float) -> Array:
+def evidence(tables: Sequence[Table], margin: float, rate: Rate = RATES["error_rate"]) -> Array:
     """The logarithm of the e-process; an array where the tables' fields are arrays over looks."""
-    base = baseline(tables, margin)
+    base = np.maximum(baseline(tables, margin), rate.floor * margin)
     canary = np.minimum(np.stack([base + margin, base + 3 * margin, np.full_like(base, NEVER)]), 0.999)
     stable = np.minimum(np.stack([base, base, np.zeros_like(base)]), 0.99 * canary)
-    return log_evidence(tables, (stable, canary), np.asarray(WEIGHTS))
+    used = [i for i, weight in enumerate(rate.weights) if weight]
+    weights = np.asarray(rate.weights)[used]
+    found = log_evidence(tables, (stable[used], canary[used]), weights)
+    return np.minimum(found, log_above(tables, canary[used], weights, rate.floor * margin)) if rate.floor else found
 
 
 def baseline(tables: Sequence[Table], margin: float) -> Array:
-    """The stable version's share of errors, by both together, if the canary's were worse by the margin."""
+    """The stable version's share of hits, by both together, if the canary's were worse by the margin."""
     rate, share = pooled(tables)
     return np.maximum(rate - margin * share, rate / 20)
 
@@ -115,39 +122,49 @@ def no_traffic(now: Table) -> str:
     return "the old version got no requests in this step: nothing to compare with"
 
 
-def _table(stable: Seen, canary: Seen) -> Table:
-    return Table(
-        min(stable.errors, stable.requests), stable.requests, min(canary.errors, canary.requests), canary.requests
-    )
+def _needed(rate: Rate, margin: float, truth: tuple[float, float], level: Level) -> int | None:
+    """For a share of hits of the stable version, and its requests per request of the canary."""
+    base, others = rounded(max(truth[0], rate.floor * margin)), rounded(truth[1])
+    barrier = samples.barrier_of(level.alpha, rate.weights[0])
+    return samples.of_shares(base, base + margin, others, barrier, level.power)
 
 
-def _undecided(tables: Sequence[Table], margin: float, alpha: float) -> bool:
+def _others(now: Table) -> float:
+    return float(now.stable_rows / now.canary_rows) if now.both else 1.0
+
+
+def _share(hits: Sequence[Array], rows: Sequence[Array]) -> float:
+    return (float(sum(hits)) + 0.5) / (float(sum(rows)) + 1)
+
+
+def _undecided(tables: Sequence[Table], judged: Judged) -> bool:
     """Errors that the old version never had: they end in a failure, or until they are shown to be very few."""
     if sum(float(t.stable_hits) for t in tables) or not sum(float(t.canary_hits) for t in tables):
         return False
-    return float(intervals.of_difference(tables, margin, alpha, NEVER)[2]) > FEW_ERRORS * margin
+    return judged.high is None or judged.high > FEW_ERRORS * judged.margin
 
 
-def _unheard_of(tables: Sequence[Table]) -> str:
-    hits, rows, old = (
-        int(sum(float(x) for x in v))
-        for v in zip(*[(t.canary_hits, t.canary_rows, t.stable_rows) for t in tables], strict=True)
-    )
-    return f"{hits:,} error{'s' * (hits > 1)} in {rows:,} requests, the old version had none in {old:,}"
+def _unheard_of(tables: Sequence[Table], rate: Rate) -> str:
+    hits, rows, _, old = _sums(tables)
+    noun = rate.noun.removesuffix("s") if hits == 1 else rate.noun
+    return f"{hits:,} {noun} in {rows:,} requests, the old version had none in {old:,}"
 
 
-def _worse(tables: Sequence[Table], whole: Judged, found: float) -> str:
-    hits, rows = (int(sum(x)) for x in zip(*[(t.canary_hits, t.canary_rows) for t in tables], strict=True))
-    old_hits, old_rows = (int(sum(x)) for x in zip(*[(t.stable_hits, t.stable_rows) for t in tables], strict=True))
+def _worse(tables: Sequence[Table], judged: Judged, why: tuple[float, Rate]) -> str:
+    found, rate = why
+    hits, rows, old_hits, old_rows = _sums(tables)
     if not old_hits:
-        return _unheard_of(tables)
-    assert whole.stable is not None and whole.canary is not None and whole.low is not None and whole.high is not None  # noqa: PT018
-    odds = f"{min(math.exp(min(found, 50)), 1e6):,.0f}"
+        return _unheard_of(tables, rate)
+    odds = f"{min(math.exp(min(found, 50)), 1e6):,.0f} times as likely if it is worse"
+    said = f"{percent(judged.canary or 0)} {rate.noun}, the old version {percent(judged.stable or 0)}"
+    counted = f"{hits:,} of {rows:,} requests, {old_hits:,} of {old_rows:,}"
+    return f"{said} ({counted}): {points(judged.low or 0, judged.high or 0)}, {odds}"
+
+
+def _sums(tables: Sequence[Table]) -> tuple[int, int, int, int]:
     return (
-        f"{percent(whole.canary)} errors, the old version {percent(whole.stable)} ({hits:,} of {rows:,} requests, "
-        f"{old_hits:,} of {old_rows:,}): {points(whole.low, whole.high)}, {odds} times as likely if it is worse"
+        sum(int(t.canary_hits) for t in tables),
+        sum(int(t.canary_rows) for t in tables),
+        sum(int(t.stable_hits) for t in tables),
+        sum(int(t.stable_rows) for t in tables),
     )
-
-
-def _with(whole: Judged, verdict: Verdict, reason: str) -> Judged:
-    return Judged(**{**vars(whole), "verdict": verdict, "reason": reason})

@@ -139,6 +139,17 @@ def log_evidence(tables: Sequence[Table], alternatives: tuple[Array, Array], wei
     return log_average([log_ratio(t, stable, canary, gap) for t in tables], np.asarray(weights, float))
 
 
+def log_above(tables: Sequence[Table], canary: Array, weights: Array, floor: float) -> Array:
+    """The same evidence that the canary's share of hits is above ``floor``, whatever the stable version's is.
+
+    Only where both say so is the canary worse than the stable version *and* than the floor: the lesser of two
+    e-processes is one for the union of their null hypotheses.
+    """
+    canary = np.asarray(canary, float)
+    steps = [_of_arm(t.canary_hits, t.canary_rows, canary, np.full_like(canary, floor)) for t in tables]
+    return log_average(steps, np.asarray(weights, float))
+
+
 def log_average(steps: Sequence[Array], weights: Array) -> Array:
     """log of Σ over alternatives and beginnings of weight · Π of the steps since then; see :data:`BEGINS`."""
     shape = (-1, *[1] * (np.ndim(steps[0]) - 1))

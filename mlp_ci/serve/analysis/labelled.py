@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,35 +27,30 @@ FACTORS, WEIGHTS = (1.0, 2.0), (0.75, 0.25)  # worse by the margin, and by twice
 def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     """By the newest means, which are of the whole rollout."""
     allowed, harm = float(check.max_drop or 0), harmful(check.metric)
-    whole = Judged(
-        metric=check.metric, verdict=Verdict.INSUFFICIENT, reason="", margin=-allowed if harm == (-1,) else allowed
-    )
+    margin = -allowed if harm == (-1,) else allowed
+    judged = Judged(metric=check.metric, verdict=Verdict.INSUFFICIENT, reason="no labels have come yet", margin=margin)
     old, new = (s.means.get(check.metric) for s in (strata[-1].stable, strata[-1].canary))
     if new is None or old is None:
-        return _with(whole, Verdict.INSUFFICIENT, "no labels have come yet")
-    whole = Judged(**{**vars(whole), "seen": new[0]})
+        return judged
+    rows = min(old[0], new[0])
+    judged = replace(judged, seen=new[0])
     if not all(math.isfinite(v) for v in (*old[1:], *new[1:])) or min(old[2], new[2]) < 0:
-        return _with(whole, Verdict.INSUFFICIENT, "it is not defined on the labels that have come")
-    whole = Judged(**{**vars(whole), "stable": old[1], "canary": new[1], "effect": new[1] - old[1]})
-    if min(old[0], new[0]) < LEAST:
-        return _with(
-            whole, Verdict.INSUFFICIENT, f"{min(old[0], new[0]):,} labels, at least {LEAST} are needed of each version"
-        )
-    variance, effect = old[2] / old[0] + new[2] / new[0], new[1] - old[1]
+        return replace(judged, reason="it is not defined on the labels that have come")
+    effect = new[1] - old[1]
+    judged = replace(judged, stable=old[1], canary=new[1], effect=effect)
+    if rows < LEAST:
+        return replace(judged, reason=f"{rows:,} labels, at least {LEAST} are needed of each version")
+    variance = old[2] / old[0] + new[2] / new[0]
     radius = intervals.radius_of_mean(variance, level.alpha, allowed)
     barrier = samples.barrier_of(level.alpha, WEIGHTS[0] / len(harm))
     needed = samples.of_means(variance * new[0], allowed, barrier, level.power) or samples.LEAST
-    whole = Judged(**{**vars(whole), "low": effect - radius, "high": effect + radius, "needed": needed})
+    judged = replace(judged, low=effect - radius, high=effect + radius, needed=needed)
     said = f"{new[1]:.4g}, the old version {old[1]:.4g}"
     if log_evidence(effect, variance, allowed, harm) >= math.log(1 / level.alpha):
-        return _with(whole, Verdict.FAIL, f"{said}: {effect - radius:+.2g} to {effect + radius:+.2g}")
-    if max(side * effect for side in harm) + radius < allowed:
-        return _with(whole, Verdict.PASS, f"{said}: worse by {allowed:.3g} is ruled out")
-    if new[0] >= needed:
-        return _with(
-            whole, Verdict.PASS, f"{said}: no harm seen in the {needed:,} labelled rows that {allowed:.3g} would take"
-        )
-    return _with(whole, Verdict.INSUFFICIENT, f"{said}: {new[0]:,} labelled rows of the {needed:,} needed")
+        return replace(judged, verdict=Verdict.FAIL, reason=f"{said}: {effect - radius:+.2g} to {effect + radius:+.2g}")
+    proven = max(side * effect for side in harm) + radius < allowed
+    ruled_out = f"worse by {allowed:.3g} is ruled out" if proven else ""
+    return judged.ended(said, ruled_out, f"{allowed:.3g}", "labelled rows")
 
 
 def need(check: Check, stable: Seen, others: float, level: Level) -> Need:
@@ -89,7 +85,3 @@ def log_evidence(effect: float, variance: float, allowed: float, harm: Sequence[
     sizes = np.asarray([side * factor * allowed for side in harm for factor in FACTORS])
     weights = np.asarray([w / len(harm) for _ in harm for w in WEIGHTS])
     return float(log_average([sizes * effect / variance - sizes**2 / (2 * variance)], weights))
-
-
-def _with(whole: Judged, verdict: Verdict, reason: str) -> Judged:
-    return Judged(**{**vars(whole), "verdict": verdict, "reason": reason})

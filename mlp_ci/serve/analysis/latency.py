@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mlp_ci.serve.analysis import intervals, samples
 from mlp_ci.serve.analysis.errors import no_traffic
-from mlp_ci.serve.analysis.evidence import Array, Table, log_evidence, pooled
+from mlp_ci.serve.analysis.evidence import Array, Table, log_above, log_evidence, pooled
 from mlp_ci.serve.analysis.level import Level, rounded
 from mlp_ci.serve.analysis.verdict import Judged, Need, Verdict
 from mlp_ci.serve.measured import LATENCY_BOUNDS_MS
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = (0.75, 0.25)
 # A version of whose requests fewer than this part of 1 − q are that slow has no worse quantile, whatever the other's
-# are: without it a single slow first request would be strong evidence.
+# are: without it a few slow first requests would be strong evidence.
 HARMLESS = 0.2
 BINS = len(LATENCY_BOUNDS_MS) + 1
 EDGES = np.asarray([0.0, *LATENCY_BOUNDS_MS])
@@ -38,54 +39,33 @@ ASSUMED = 0.25  # of 1 − q: requests of the stable version beyond the margin, 
 
 def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     """What the requests of all steps say, and whether those of the last are enough."""
-    q = quantile_of(check.metric)
-    stable, canary = [_bins(s.stable) for s in strata], [_bins(s.canary) for s in strata]
-    margin = float(check.max_ratio or check.max_increase or 0)
-    whole = Judged(
-        metric=check.metric, verdict=Verdict.INSUFFICIENT, reason="", margin=margin, seen=int(canary[-1].sum())
-    )
-    all_stable, all_canary = np.sum(stable, axis=0), np.sum(canary, axis=0)
-    if not all_stable.sum() or not all_canary.sum():
-        return _with(whole, Verdict.INSUFFICIENT, no_traffic(Table(0, stable[-1].sum(), 0, canary[-1].sum())))
-    tables = [_table(check, q, (s, c), all_stable) for s, c in zip(stable, canary, strict=True)]
-    now, base = tables[-1], float(baseline(tables, 1 - q))
-    effect, low, high = effect_of(check, q, (all_stable, all_canary), level.alpha)
-    needed = _needed(base, q, float(now.stable_rows / now.canary_rows) if now.both else 1.0, level)
-    whole = Judged(
-        **{
-            **vars(whole),
-            "stable": quantile(all_stable, q),
-            "canary": quantile(all_canary, q),
-            "effect": effect,
-            "low": low,
-            "high": high,
-            "needed": needed,
-        }
-    )
-    said = f"{whole.canary:.3g} ms, the old version {whole.stable:.3g} ms"
-    if evidence(tables, 1 - q) >= math.log(1 / level.alpha):
-        slow, rows = (int(sum(x)) for x in zip(*[(t.canary_hits, t.canary_rows) for t in tables], strict=True))
-        return _with(
-            whole, Verdict.FAIL, f"{said}: {slow:,} of {rows:,} requests are slower than {_harm(check, whole)}"
-        )
+    q, margin = quantile_of(check.metric), float(check.max_ratio or check.max_increase or 0)
+    steps = [(_bins(s.stable), _bins(s.canary)) for s in strata]
+    stable, canary = np.sum([old for old, _ in steps], axis=0), np.sum([new for _, new in steps], axis=0)
+    tables = [table_of(check, q, step, stable) for step in steps]
+    now, used = tables[-1], [t for t in tables if t.both]
+    rows = int(now.canary_rows)
+    judged = Judged(metric=check.metric, verdict=Verdict.INSUFFICIENT, reason=no_traffic(now), margin=margin, seen=rows)
+    if not used:
+        return judged
+    effect, low, high = effect_of(check, q, (stable, canary), level.alpha)
+    needed = _needed(float(baseline(used, 1 - q)), q, float(now.stable_rows / now.canary_rows) if rows else 1.0, level)
+    old, new = quantile(stable, q), quantile(canary, q)
+    judged = replace(judged, stable=old, canary=new, effect=effect, low=low, high=high, needed=needed)
+    said = f"{new:.3g} ms, the old version {old:.3g} ms"
+    if evidence(used, 1 - q) >= math.log(1 / level.alpha):
+        slow, all_rows = sum(int(t.canary_hits) for t in used), sum(int(t.canary_rows) for t in used)
+        reason = f"{said}: {slow:,} of {all_rows:,} requests are slower than {_harm(check, judged)}"
+        return replace(judged, verdict=Verdict.FAIL, reason=reason)
     if not now.both:
-        return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
-    _, _, highest = effect_of(check, q, (stable[-1], canary[-1]), level.alpha)
-    if highest is not None and highest < margin and now.canary_rows >= samples.LEAST:
-        return _with(
-            whole, Verdict.PASS, f"{said}: in this step at most {_show(check, highest)}, under {_show(check, margin)}"
-        )
-    if needed is not None and now.canary_rows >= needed:
-        return _with(
-            whole,
-            Verdict.PASS,
-            f"{said}: no harm seen in the {needed:,} requests that {_show(check, margin)} would take",
-        )
-    if needed is None:
-        return _with(
-            whole, Verdict.INSUFFICIENT, f"{said}: {_show(check, margin)} cannot be told apart by these latencies"
-        )
-    return _with(whole, Verdict.INSUFFICIENT, f"{said}: {int(now.canary_rows):,} requests of the {needed:,} needed")
+        return judged
+    _, _, highest = effect_of(check, q, steps[-1], level.alpha)
+    if needed is None and (highest is None or highest >= margin):
+        return replace(judged, reason=f"{said}: {_show(check, margin)} cannot be told apart by these latencies")
+    ruled_out = ""
+    if highest is not None and highest < margin and rows >= samples.LEAST:
+        ruled_out = f"in this step at most {_show(check, highest)}, under {_show(check, margin)}"
+    return judged.ended(said, ruled_out, _show(check, margin))
 
 
 def need(check: Check, stable: Seen, others: float, level: Level) -> Need:
@@ -125,7 +105,8 @@ def evidence(tables: Sequence[Table], harm: float) -> Array:
     stable = np.maximum(baseline(tables, harm), HARMLESS * harm)
     most = np.asarray([harm, min(0.95, 3 * harm) if harm < 0.4 else 0.5 + harm / 2])
     canary = np.broadcast_to(most.reshape(-1, *[1] * np.ndim(stable)), (2, *np.shape(stable)))
-    return log_evidence(tables, (np.minimum(stable, 0.99 * canary), canary), np.asarray(WEIGHTS))
+    found = log_evidence(tables, (np.minimum(stable, 0.99 * canary), canary), np.asarray(WEIGHTS))
+    return np.minimum(found, log_above(tables, canary, np.asarray(WEIGHTS), HARMLESS * harm))
 
 
 def baseline(tables: Sequence[Table], harm: float) -> Array:
@@ -170,7 +151,7 @@ def quantile_bounds(bins: np.ndarray, q: float, alpha: float) -> tuple[float, fl
     return low, high
 
 
-def _table(check: Check, q: float, both: tuple[np.ndarray, np.ndarray], all_stable: np.ndarray) -> Table:
+def table_of(check: Check, q: float, both: tuple[np.ndarray, np.ndarray], all_stable: np.ndarray) -> Table:
     stable, canary = both
     enough = stable.sum() * (1 - q) >= 20  # else the quantile is taken from all steps
     edge = _edge(check, q, stable if enough else all_stable)
@@ -211,7 +192,3 @@ def _harm(check: Check, whole: Judged) -> str:
 
 def _show(check: Check, value: float) -> str:
     return f"{value:.3g} times the old one's" if check.max_ratio else f"{value:.3g} ms more"
-
-
-def _with(whole: Judged, verdict: Verdict, reason: str) -> Judged:
-    return Judged(**{**vars(whole), "verdict": verdict, "reason": reason})

@@ -11,6 +11,7 @@ is harmless.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -38,38 +39,28 @@ EDGE = 1e-4  # shares of alternatives stay so far from 0 and 1
 def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     """What the rows of all steps say, and whether those of the last are enough."""
     margin = float(check.max_distance or 0)
-    seen = int(_rows(strata[-1].canary))
-    whole = Judged(metric=check.metric, verdict=Verdict.INSUFFICIENT, reason="", margin=margin, seen=seen)
     sets = sets_of([s.stable.predictions for s in strata] + [s.canary.predictions for s in strata])
-    tables = [_table(s.stable, s.canary, sets) for s in strata]
-    used, now = [t for t in tables if t.both], tables[-1]
+    tables = [table_of(s.stable, s.canary, sets) for s in strata]
+    now, used = tables[-1], [t for t in tables if t.both]
+    rows = int(now.canary_rows)
+    judged = Judged(metric=check.metric, verdict=Verdict.INSUFFICIENT, reason=no_traffic(now), margin=margin, seen=rows)
     if not used:
-        reason = no_traffic(now) if not now.canary_rows else "the old version's predictions are not known"
-        return _with(whole, Verdict.INSUFFICIENT, reason)
+        return judged
     if not len(sets.members):
-        return _with(whole, Verdict.INSUFFICIENT, "every prediction is the same: nothing to compare yet")
+        return replace(judged, reason="every prediction is the same: nothing to compare yet")
     effect, low, high = distance(used, margin, level.alpha)
-    others = float(now.stable_rows / now.canary_rows) if now.both else 1.0
-    needed = _needed(margin, others, 2 * len(sets.members), level)
-    whole = Judged(**{**vars(whole), "effect": effect, "low": low, "high": high, "needed": needed})
+    needed = _needed(margin, float(now.stable_rows / now.canary_rows) if rows else 1.0, 2 * len(sets.members), level)
+    judged = replace(judged, effect=effect, low=low, high=high, needed=needed)
     said = f"a {sets.distance} distance of {effect:.2g}"
     if evidence(used, margin) >= math.log(1 / level.alpha):
-        return _with(
-            whole,
-            Verdict.FAIL,
-            f"{said} between the versions' predictions ({sets.where(used)}), {margin:.2g} is allowed",
-        )
+        reason = f"{said} between the versions' predictions ({sets.where(used)}), {margin:.2g} is allowed"
+        return replace(judged, verdict=Verdict.FAIL, reason=reason)
     if not now.both:
-        return _with(whole, Verdict.INSUFFICIENT, no_traffic(now))
-    _, _, highest = distance([now], margin, level.alpha)
-    if highest < margin and seen >= samples.LEAST:
-        return _with(whole, Verdict.PASS, f"{said}: in this step at most {highest:.2g}, under {margin:.2g}")
-    if needed is not None and seen >= needed:
-        return _with(
-            whole, Verdict.PASS, f"{said}: no harm seen in the {needed:,} predictions that {margin:.2g} would take"
-        )
-    wanted = f"of the {needed:,} needed" if needed is not None else "so far"
-    return _with(whole, Verdict.INSUFFICIENT, f"{said}: {seen:,} predictions {wanted}")
+        return judged
+    highest = distance([now], margin, level.alpha)[2]
+    proven = highest < margin and rows >= samples.LEAST
+    ruled_out = f"in this step at most {highest:.2g}, under {margin:.2g}" if proven else ""
+    return judged.ended(said, ruled_out, f"{margin:.2g}", "predictions")
 
 
 def need(check: Check, stable: Seen, others: float, level: Level) -> Need:
@@ -151,7 +142,7 @@ def distance(tables: Sequence[Table], margin: float, alpha: float) -> tuple[floa
     return float(np.abs(found[most])), nearest, float(min(1.0, np.max(farthest)))
 
 
-def _table(stable: Seen, canary: Seen, sets: Sets) -> Table:
+def table_of(stable: Seen, canary: Seen, sets: Sets) -> Table:
     old, new = (sets.counts(s.predictions) * _weight(s) for s in (stable, canary))
     return Table(sets.members @ old, float(old.sum()), sets.members @ new, float(new.sum()))
 
@@ -160,10 +151,6 @@ def _weight(seen: Seen) -> float:
     """Rows of one request are not independent: together they count for one."""
     rows = sum(max(c, 0) for c in seen.predictions.values())
     return min(1.0, seen.requests / rows) if rows else 1.0
-
-
-def _rows(seen: Seen) -> float:
-    return sum(max(c, 0) for c in seen.predictions.values()) * _weight(seen)
 
 
 def _needed(margin: float, others: float, tests: int, level: Level) -> int | None:
@@ -223,7 +210,3 @@ def _value(name: str) -> str:
         return f"{(rank + 1) / 100:.2g}"
     size = 10 ** (((99999 - rank if name[0] == "n" else rank) - 600) / 48)
     return f"{size:.3g}" if name[0] == "q" else f"−{size:.3g}"
-
-
-def _with(whole: Judged, verdict: Verdict, reason: str) -> Judged:
-    return Judged(**{**vars(whole), "verdict": verdict, "reason": reason})

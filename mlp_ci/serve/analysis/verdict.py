@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -48,6 +48,17 @@ class Judged:
     high: float | None = None
     needed: int | None = None
     seen: int = 0
+
+    def ended(self, said: str, ruled_out: str, harm: str, unit: str = "requests") -> Judged:
+        """Of a metric that does not fail: whether the step brought enough, by ``ruled_out`` or by the sample."""
+        if ruled_out:
+            return replace(self, verdict=Verdict.PASS, reason=f"{said}: {ruled_out}")
+        if self.needed is None:
+            return replace(self, reason=f"{said}: {self.seen:,} {unit} so far")
+        if self.seen >= self.needed:
+            reason = f"{said}: no harm seen in the {self.needed:,} {unit} that {harm} would take"
+            return replace(self, verdict=Verdict.PASS, reason=reason)
+        return replace(self, reason=f"{said}: {self.seen:,} {unit} of the {self.needed:,} needed")
 
 
 @dataclass(frozen=True, kw_only=True)
