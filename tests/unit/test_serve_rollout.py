@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -12,61 +13,151 @@ from hypothesis import strategies as st
 
 from mlp_ci.errors import OutsideError
 from mlp_ci.serve import state as states
-from mlp_ci.serve.rollout import Action, Pace, Seen, judge, steps_left
-from mlp_ci.serve.state import REVERSAL_STEPS, Arm, Held, Place, Reversal, Server, State
+from mlp_ci.serve.analysis import Analysis, Judged, Verdict
+from mlp_ci.serve.measured import Measured, Seen
+from mlp_ci.serve.rollout import steps
+from mlp_ci.serve.rollout.progress import Look, Phase, Progress
+from mlp_ci.serve.rollout.steps import Action
+from mlp_ci.serve.state import REVERSAL_STEPS, Arm, Held, Interval, Place, Reversal, Server, State
+from mlp_ci.spec.serve import Rollout
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-PACE = Pace(seconds=1.0, checks=3, failed_checks=3, errors=3, margin=0.02)
+NOW = datetime(2013, 4, 1, 12, tzinfo=UTC)
+CANARY = Rollout.model_validate({"strategy": "canary", "steps": [10, 50, 100], "wait": "1h", "min_step": "5m"})
 OK = (True, True, True)
+DEAD = (False, False, False)
+
+
+def said(verdict: str) -> Analysis:
+    judged = Judged(metric="error_rate", verdict=Verdict(verdict), reason="4 of 10 against 1 of 90", margin=0.01)
+    return Analysis(verdict=Verdict(verdict), judged=(judged,))
+
+
+def at_step(step: int = 0, **changes: Any) -> Progress:
+    progress = replace(steps.first(2, "sha256:2", 1, CANARY, NOW), step=step, step_started=NOW.isoformat())
+    return replace(progress, **changes)
 
 
 @pytest.mark.parametrize(
-    ("seen", "action"),
+    ("progress", "verdict", "checks", "minutes", "action"),
     [
-        (Seen(seconds=0.5, checks=OK), Action.HOLD),
-        (Seen(seconds=2, checks=OK[:2]), Action.HOLD),
-        (Seen(seconds=2, checks=OK), Action.ADVANCE),
-        (Seen(seconds=2, checks=(*OK, False)), Action.HOLD),
-        (Seen(seconds=0.1, checks=(*OK, False, False, False)), Action.ABORT),
-        (Seen(seconds=0.1, checks=OK, canary_requests=10, canary_errors=3, stable_requests=90), Action.ABORT),
-        (Seen(seconds=2, checks=OK, canary_requests=10, canary_errors=2, stable_requests=90), Action.HOLD),
-        (Seen(seconds=10, checks=OK, canary_requests=10, canary_errors=2, stable_requests=90), Action.ABORT),
-        (Seen(seconds=2, checks=OK, canary_requests=500, canary_errors=2, stable_requests=90), Action.ADVANCE),
-        (
-            Seen(seconds=2, checks=OK, canary_requests=10, canary_errors=5, stable_requests=90, stable_errors=45),
-            Action.ADVANCE,
-        ),
+        (at_step(), "pass", OK, 4, Action.HOLD),  # min_step
+        (at_step(), "pass", OK, 5, Action.ADVANCE),
+        (at_step(), "pass", (True, False), 5, Action.HOLD),
+        (at_step(), "pass", (), 5, Action.HOLD),
+        (at_step(2), "pass", OK, 5, Action.SETTLE),
+        (at_step(2), None, OK, 5, Action.SETTLE),  # nothing to compare with at 100 %
+        (at_step(), "insufficient", OK, 59, Action.HOLD),
+        (at_step(), "insufficient", OK, 60, Action.PAUSE),
+        (at_step(), "fail", OK, 0, Action.ABORT),
+        (at_step(), "pass", DEAD, 0, Action.ABORT),
+        (at_step(phase=Phase.PAUSED, why="lunch"), "pass", OK, 90, Action.HOLD),
+        (at_step(phase=Phase.PAUSED, why="lunch"), "fail", OK, 90, Action.ABORT),
+        (at_step(ready=True), "insufficient", OK, 0, Action.SETTLE),
+        (at_step(ready=True), "fail", OK, 0, Action.ABORT),
+        (at_step(phase=Phase.ABORTED), "fail", DEAD, 90, Action.HOLD),
     ],
 )
-def test_what_a_step_does_next(seen: Seen, action: Action) -> None:
-    assert judge(seen, PACE)[0] is action
+def test_what_a_step_does_next(
+    progress: Progress, verdict: str | None, checks: tuple[bool, ...], minutes: int, action: Action
+) -> None:
+    analysis = said(verdict) if verdict else None
+    assert steps.decide(progress, analysis, checks, NOW + timedelta(minutes=minutes), CANARY).action is action
 
 
-def test_the_reason_of_an_abort_has_the_numbers() -> None:
-    seen = Seen(seconds=1, checks=OK, canary_requests=10, canary_errors=4, stable_requests=90, stable_errors=1)
-    assert judge(seen, PACE)[1] == "4 of its 10 requests failed, against 1 of 90 on the version before"
+@pytest.mark.parametrize(("wanted", "action"), [("advance", "advance"), ("pause", "pause"), ("abort", "abort")])
+def test_what_cannot_be_told_is_decided_as_the_team_said(wanted: str, action: str) -> None:
+    rollout = CANARY.model_copy(update={"on_insufficient": wanted, "wait": timedelta(minutes=6)})
+    decision = steps.decide(at_step(), said("insufficient"), OK, NOW + timedelta(minutes=7), rollout)
+    assert decision.action == action
+    assert decision.why == "it cannot be told after 7 min: error_rate: 4 of 10 against 1 of 90"
 
 
 @given(
-    st.builds(
-        Seen,
-        seconds=st.floats(0, 100),
-        checks=st.lists(st.booleans(), max_size=8),
-        stable_requests=st.integers(0, 1000),
-        canary_requests=st.integers(0, 1000),
-    )
+    st.sampled_from(["pass", "fail", "insufficient", None]),
+    st.lists(st.booleans(), max_size=5),
+    st.integers(-(10**6), 10**6),
+    st.sampled_from([Phase.RUNNING, Phase.PAUSED]),
+    st.booleans(),
+    st.integers(0, 2),
 )
-def test_without_an_error_only_health_can_abort(seen: Seen) -> None:
-    action, _ = judge(seen, PACE)
-    assert (action is Action.ABORT) == (len(seen.checks) >= 3 and not any(seen.checks[-3:]))
+def test_traffic_never_grows_on_a_bad_sign_or_against_a_person(
+    verdict: str | None, checks: list[bool], seconds: int, phase: Phase, ready: bool, step: int
+) -> None:
+    progress = at_step(step, phase=phase, ready=ready)
+    decision = steps.decide(
+        progress, said(verdict) if verdict else None, checks, NOW + timedelta(seconds=seconds), CANARY
+    )
+    more = decision.action in (Action.ADVANCE, Action.SETTLE)
+    assert not (more and (verdict == "fail" or not checks or not checks[-1]))
+    assert not (more and phase is Phase.PAUSED and not ready)
+    assert (decision.action is Action.ABORT) == (verdict == "fail" or (len(checks) >= 3 and not any(checks[-3:])))
+    assert decision.why
 
 
-def test_a_killed_rollout_goes_on_at_its_step() -> None:
-    assert steps_left([1, 10, 50, 100], 0) == [1, 10, 50, 100]
-    assert steps_left([1, 10, 50, 100], 10) == [10, 50, 100]
-    assert steps_left([100], 100) == [100]
+def counted(stable: int, canary: int, boot: str = "a") -> Measured:
+    return Measured(
+        boot=boot, versions={1: Seen(requests=stable, errors=1), 2: Seen(requests=canary, latency={3: canary})}
+    )
+
+
+def test_a_step_counts_from_where_it_began_also_when_the_gateway_was_started_anew() -> None:
+    progress = steps.begun(at_step(step_started=""), counted(1000, 7), NOW)
+    progress = steps.observed(progress, counted(1090, 17), NOW)
+    assert progress.current
+    assert (progress.current.stable.requests, progress.current.canary.requests) == (90, 10)
+    assert progress.current.canary.latency == {3: 10}
+    restarted = steps.observed(progress, counted(5, 3, "b"), NOW)  # what was before the look is not known
+    assert restarted.current == progress.current
+    progress = steps.observed(restarted, counted(14, 4, "b"), NOW)
+    assert progress.current
+    assert (progress.current.stable.requests, progress.current.canary.requests) == (99, 11)
+    onward = steps.advanced(progress)
+    assert (onward.weight, onward.step_started, onward.past, onward.current) == (50, "", (progress.current,), None)
+    assert Progress.from_json(json.loads(json.dumps(onward.to_json()))) == onward
+
+
+def test_a_clock_that_went_back_holds_no_step_for_ever() -> None:
+    ahead = at_step(step_started=(NOW + timedelta(days=30)).isoformat(), boot="a")
+    assert steps.elapsed(ahead, NOW) == timedelta(0)
+    mended = steps.observed(ahead, counted(10, 10), NOW)
+    assert mended.step_started == NOW.isoformat()
+    assert steps.decide(mended, said("pass"), OK, NOW + timedelta(minutes=5), CANARY).action is Action.ADVANCE
+
+
+def test_a_shadow_gets_copies_and_the_stable_version_all_answers() -> None:
+    rollout = Rollout.model_validate({"strategy": "shadow", "steps": [20, 100]})
+    progress = steps.first(2, "sha256:2", 1, rollout, NOW)
+    assert steps.split(progress) == [Arm(version=1, weight=100), Arm(version=2, weight=20, arm="shadow")]
+    assert steps.compared(replace(progress, step=1)), "at 100 % both still answer"
+    assert not steps.compared(at_step(2))
+    assert [a.weight for a in steps.split(at_step(2))] == [0, 100]
+
+
+def test_only_bytes_that_were_healthy_lately_and_never_taken_away_skip_the_steps() -> None:
+    def ran(digest: str, ended: datetime | None) -> Interval:
+        return Interval(stage="s", version=1, digest=digest, started=NOW - timedelta(days=9), ended=ended)
+
+    window, ago = timedelta(hours=24), NOW - timedelta(hours=23)
+    assert steps.trusted([ran("a", ago)], [], "a", NOW, window) == ago
+    assert steps.trusted([ran("b", ago)], [], "a", NOW, window) is None
+    assert steps.trusted([ran("a", NOW - timedelta(hours=25))], [], "a", NOW, window) is None
+    held = Held(version=1, digest="a", reason="", since="", known=True)
+    assert steps.trusted([ran("a", ago)], [held], "a", NOW, window) is None
+
+
+@given(st.lists(st.tuples(st.sampled_from(["m", "n"]), st.integers(0, 9)), max_size=400))
+def test_looks_are_thinned_out_and_the_first_and_the_last_stay(made: list[tuple[str, int]]) -> None:
+    progress = at_step()
+    for metric, seen in made:
+        progress = progress.looked((Look(at="", metric=metric, verdict="pass", seen=seen),))
+    for metric in ("m", "n"):
+        given_, kept = [s for m, s in made if m == metric], [k.seen for k in progress.looks if k.metric == metric]
+        assert len(kept) <= 60
+        assert kept[:1] == given_[:1]
+        assert kept[-1:] == given_[-1:]
 
 
 def _ran(*versions: int) -> State:
@@ -85,6 +176,29 @@ def test_the_version_before_is_the_last_other_one_that_was_not_rolled_back() -> 
     assert state.previous() == 2
     state.held = [Held(version=2, digest=f"sha256:{2:064x}", reason="", since="")]
     assert state.previous() is None
+
+
+def test_the_version_before_is_kept_warm_only_where_that_is_wanted() -> None:
+    state = _ran(1, 2, 3)
+    assert state.warm() == {2, 3}
+    state.serve = {"keep_previous": False}
+    assert state.warm() == {3}
+    state.serve["rollout"] = {"strategy": "blue-green"}
+    assert state.warm() == {2, 3}
+    state.arms = [Arm(version=3, weight=90), Arm(version=4, weight=10, arm="canary")]
+    assert state.warm() == {2, 3, 4}
+
+
+def test_a_deploy_or_a_rollback_ends_the_rollout() -> None:
+    for version, phase in ((2, Phase.DONE), (1, Phase.ABORTED), (3, Phase.ABORTED)):
+        state = _ran(1)
+        state.progress = at_step()
+        state.settle(version, f"sha256:{version}", NOW, "")
+        assert state.progress.phase is phase
+    state = _ran(1)
+    state.progress = at_step()
+    state.reverse(1, Held(version=2, digest="sha256:2", reason="slow", since=NOW.isoformat()), "bob")
+    assert (state.progress.phase, state.progress.why) == (Phase.ABORTED, "slow")
 
 
 def _turned_back(*versions: int, done: tuple[str, ...] = ()) -> State:
@@ -151,6 +265,12 @@ def test_the_state_survives_its_file(tmp_path: Path) -> None:
     again = states.read(place)
     assert again
     assert again.generation == 1, "nothing changed, so nothing was written"
+    with states.changing(place) as state:
+        state.progress = at_step(looks=(Look(at="", metric="m", verdict="pass", seen=1),))
+    again = states.read(place)
+    assert again
+    assert again.progress == state.progress
+    assert again.generation == 1, "how far a rollout is does not concern the gateway"
 
 
 def test_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:

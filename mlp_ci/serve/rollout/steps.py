@@ -62,7 +62,7 @@ def decide(
     if progress.ready:
         return Decision(Action.SETTLE, f"promoted by {progress.by or 'a person'}")
     if progress.phase is Phase.PAUSED:
-        return Decision(Action.HOLD, progress.why)
+        return Decision(Action.HOLD, progress.why or "it is paused")
     onward = Action.SETTLE if progress.step + 1 >= len(progress.steps) else Action.ADVANCE
     passed, verdict = elapsed(progress, now), str(analysis.verdict) if analysis else "pass"
     if passed < rollout.min_step:
