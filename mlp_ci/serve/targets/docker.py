@@ -34,7 +34,7 @@ LOG = ("--log-driver", "local", "--log-opt", "max-size=10m", "--log-opt", "max-f
 STOP_SECONDS = 12
 RESTARTS = 2  # of a container that never answered, before it is given up
 _NO_TRAFFIC = "no traffic was moved"
-# What engines say when another program has the port.
+# What engines say when another program has the port, or another command just started the same container.
 _TAKEN = ("already allocated", "already in use", "ports are not available")
 
 
