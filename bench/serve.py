@@ -1,11 +1,12 @@
-"""Serving a small scikit-learn model, 1-row JSON, 16 connections: our server and gateway next to `mlflow models serve`.
+"""Serving a small model, 1-row JSON, 16 connections: our server next to `mlflow models serve`, scikit-learn and ONNX.
 
-The load comes from wrk where it is installed, else from an asyncio client in a process of its own.
+Needs wrk. Besides requests per second: the processor time that a request costs the server, which says the same on a
+busy machine.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import os
 import re
@@ -17,12 +18,17 @@ import sys
 import tempfile
 import time
 import urllib.request
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SECONDS = 5
 CONNECTIONS = 16
 BODY = {"dataframe_split": {"columns": ["a", "b", "c", "d"], "data": [[0.1, 0.2, 0.3, 0.4]]}}
+TENSOR = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP64", "data": [0.1, 0.2, 0.3, 0.4]}]}
 WRK = """\
 wrk.method = "POST"
 wrk.headers["Content-Type"] = "application/json"
@@ -30,23 +36,42 @@ wrk.body = '{body}'
 """
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One server under load. ``cost``: microseconds of processor time of a request; ``start``: to the first answer."""
+
+    rate: float
+    p50: float
+    p99: float
+    cost: float
+    start: float | None
+
+
 def main() -> None:
-    """Measure each in turn, and print them with their ratio to MLflow's server."""
-    if sys.argv[1:2] == ["--load"]:
-        asyncio.run(_load(sys.argv[2]))
-        return
+    """Measure each in turn, and print them with their ratio to MLflow's server of the same model."""
+    if not shutil.which("wrk"):
+        sys.exit("wrk is not on this machine: apt install wrk")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = _model(folder / "model")
-        results = {"mlflow models serve": _mlflow(model, folder), "our server": _server(model, folder)}
-        results["our gateway + server"] = _gateway(model, folder, log=False)
-        results["… with prediction log"] = _gateway(model, folder, log=True)
-    rival = results["mlflow models serve"][0]
-    tool = "wrk" if shutil.which("wrk") else "an asyncio client"
-    print(f"{CONNECTIONS} connections, {SECONDS} s each, load from {tool}, {os.cpu_count()} cores")
-    print(f"{'':24}{'req/s':>8}{'p50 ms':>9}{'p99 ms':>9}{'start s':>9}{'× MLflow':>10}")
-    for what, (rate, p50, p99, start) in results.items():
-        print(f"{what:24}{rate:8.0f}{p50:9.2f}{p99:9.2f}{start:9.2f}{rate / rival:10.1f}")
+        sklearn, onnx = _model(folder / "sklearn"), _onnx(folder / "onnx")
+        print(f"{CONNECTIONS} connections, {SECONDS} s each, {os.cpu_count()} cores shared with wrk")
+        print(f"{'':34}{'req/s':>8}{'p50 ms':>9}{'p99 ms':>9}{'CPU µs':>8}{'start s':>9}{'× MLflow':>10}")
+        for kind, model in (("scikit-learn", sklearn), ("ONNX", onnx)):
+            with _mlflow(model, folder) as (process, port, began):
+                rival = measured(process, port, began, folder)
+            show(f"{kind}: mlflow models serve", rival, rival)
+            for workers in (1, 2):
+                with _server(model, workers) as (process, port, began):
+                    show(f"{kind}: ours, workers: {workers}", measured(process, port, began, folder), rival)
+                    if workers == 1:
+                        v2 = measured(process, port, began, folder, "/v2/models/model/infer", TENSOR)
+                        show("  the same, Open Inference Protocol", v2, rival)
+
+
+def show(name: str, one: Measured, rival: Measured) -> None:
+    start = "" if one.start is None else f"{one.start:.2f}"
+    figures = f"{one.rate:8.0f}{one.p50:9.2f}{one.p99:9.2f}{one.cost:8.0f}{start:>9}{one.rate / rival.rate:10.1f}"
+    print(f"{name:34}{figures}", flush=True)
 
 
 def _model(folder: Path) -> Path:
@@ -70,6 +95,33 @@ def _model(folder: Path) -> Path:
     return folder
 
 
+def _onnx(folder: Path) -> Path:
+    """The same kind of model as a graph: probability of the second class out of four columns."""
+    import mlflow.onnx
+    import numpy as np
+    import onnx
+    import pandas as pd
+    from mlflow.models import infer_signature
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = np.random.default_rng(0).normal(size=(500, 4))
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(rows, rows[:, 0] > 0)
+    converted = to_onnx(model, initial_types=[("x", FloatTensorType([None, 4]))], options={"zipmap": False})
+    graph = converted.graph
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "second"))
+    graph.node.append(onnx.helper.make_node("Gather", ["probabilities", "second"], ["probability"], axis=1))
+    del graph.output[:]
+    graph.output.append(onnx.helper.make_tensor_value_info("probability", onnx.TensorProto.FLOAT, [None, 1]))
+    table = pd.DataFrame(rows[:5], columns=list("abcd"))
+    signature = infer_signature(table, np.zeros(5))
+    mlflow.onnx.save_model(converted, str(folder), signature=signature, pip_requirements=["onnxruntime"])
+    return folder
+
+
 def _port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -90,43 +142,40 @@ def _first_answer(port: int, began: float) -> float:
     raise SystemExit(msg)
 
 
-def _measured(port: int, began: float, folder: Path) -> tuple[float, float, float, float]:
-    """Requests per second, p50 and p99 in milliseconds, seconds to the first answer."""
-    start = _first_answer(port, began)
-    url = f"http://127.0.0.1:{port}"
-    if not shutil.which("wrk"):
-        done = subprocess.run([sys.executable, __file__, "--load", url], check=True, capture_output=True, text=True)
-        rate, p50, p99 = json.loads(done.stdout)
-        return rate, p50, p99, start
+def measured(
+    process: subprocess.Popen[bytes],
+    port: int,
+    began: float,
+    folder: Path,
+    path: str = "/invocations",
+    body: object = None,
+) -> Measured:
+    """One server under load, after a second that does not count."""
+    start = _first_answer(port, began) if body is None else None
     script = folder / "post.lua"
-    script.write_text(WRK.format(body=json.dumps(BODY)))
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency", "-s", str(script), f"{url}/invocations"]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    script.write_text(WRK.format(body=json.dumps(body or BODY)))
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", "--latency", "-s", str(script), f"http://127.0.0.1:{port}{path}"]
+    subprocess.run([*command, "-d1s"], check=True, capture_output=True)
+    before = _processor_seconds(process)
+    text = subprocess.run([*command, f"-d{SECONDS}s"], check=True, capture_output=True, text=True).stdout
+    spent = _processor_seconds(process) - before
     if "Non-2xx" in text or "Socket errors" in text:
         print(text)
     rate = float(re.findall(r"Requests/sec:\s+([\d.]+)", text)[0])
-    return rate, _milliseconds(text, "50%"), _milliseconds(text, "99%"), start
+    count = int(re.findall(r"(\d+) requests in", text)[0])
+    return Measured(rate, _milliseconds(text, "50%"), _milliseconds(text, "99%"), spent / count * 1e6, start)
+
+
+def _processor_seconds(process: subprocess.Popen[bytes]) -> float:
+    import psutil
+
+    own = psutil.Process(process.pid)
+    return sum(sum(p.cpu_times()[:2]) for p in (own, *own.children(recursive=True)))
 
 
 def _milliseconds(text: str, percentile: str) -> float:
-    value, unit = re.findall(rf"{percentile}\s+([\d.]+)(us|ms|s)", text)[0]
+    value, unit = re.findall(rf"^\s+{percentile}\s+([\d.]+)(us|ms|s)", text, re.MULTILINE)[0]
     return float(value) * {"us": 0.001, "ms": 1, "s": 1000}[unit]
-
-
-async def _load(url: str) -> None:
-    from mlp_ci.serve.gateway.upstream import Upstream
-
-    upstream, times, body = Upstream(url), list[float](), json.dumps(BODY).encode()
-    end = time.perf_counter() + SECONDS
-
-    async def client() -> None:
-        while (began := time.perf_counter()) < end:
-            assert (await upstream.post(body)).status == 200
-            times.append((time.perf_counter() - began) * 1000)
-
-    await asyncio.gather(*(client() for _ in range(CONNECTIONS)))
-    times.sort()
-    print(json.dumps([len(times) / SECONDS, times[len(times) // 2], times[len(times) * 99 // 100]]))
 
 
 def _ended(process: subprocess.Popen[bytes]) -> None:
@@ -134,7 +183,8 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def _mlflow(model: Path, folder: Path) -> tuple[float, float, float, float]:
+@contextlib.contextmanager
+def _mlflow(model: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], int, float]]:
     port, began = _port(), time.perf_counter()
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
     with (folder / "mlflow.log").open("wb") as log:
@@ -146,42 +196,26 @@ def _mlflow(model: Path, folder: Path) -> tuple[float, float, float, float]:
             env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         )
     try:
-        return _measured(port, began, folder)
+        yield process, port, began
     finally:
         _ended(process)
 
 
-def _server(model: Path, folder: Path) -> tuple[float, float, float, float]:
+@contextlib.contextmanager
+def _server(model: Path, workers: int = 1) -> Iterator[tuple[subprocess.Popen[bytes], int, float]]:
+    from mlp_ci.serve.processes import environment
     from mlp_ci.tracking import artifact_digest
 
-    port, began = _port(), time.perf_counter()
-    command = [sys.executable, "-m", "mlp_ci.serve.server", "--model", str(model), "--digest", artifact_digest(model)]
-    process = subprocess.Popen([*command, "--port", str(port)], start_new_session=True)
-    try:
-        return _measured(port, began, folder)
-    finally:
-        _ended(process)
-
-
-def _gateway(model: Path, folder: Path, *, log: bool) -> tuple[float, float, float, float]:
-    from mlp_ci.serve.state import Place
-    from mlp_ci.serve.targets import Release, Settings
-    from mlp_ci.serve.targets.local import local
-    from mlp_ci.spec.serve import Serve
-    from mlp_ci.tracking import artifact_digest
-
-    place = Place(folder / f"serve-{log}", "bench", "production")
-    plan = {"root": str(folder / "log"), "columns": dict.fromkeys("abcd", "float")} if log else {}
+    port, digest = _port(), artifact_digest(model)
     began = time.perf_counter()
-    release = Release(1, artifact_digest(model), model)
+    command = [sys.executable, "-m", "mlp_ci.serve.server", "--model", str(model), "--digest", digest]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--workers", str(workers)], start_new_session=True, env=environment({})
+    )
     try:
-        local.prepare(place, release, Settings(serve=Serve.model_validate({}), log=plan))
-        local.settle(place, release, datetime.now(UTC))
-        fact = local.live(place)
-        assert fact is not None
-        return _measured(int(fact.address.rpartition(":")[2]), began, folder)
+        yield process, port, began
     finally:
-        local.stop_all(place.home)
+        _ended(process)
 
 
 if __name__ == "__main__":
