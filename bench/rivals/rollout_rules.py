@@ -81,7 +81,7 @@ def kayenta(truth: Any, chance: np.random.Generator) -> int | None:
 
 
 def _lower(apart: np.ndarray, one: int, other: int) -> float:
-    """The lower confidence bound of the shift: an order statistic of all differences (Hollander & Wolfe, eq. 4.37)."""
+    """The lower confidence bound of the shift, an order statistic of all differences (Hollander & Wolfe, chapter 4)."""
     middle, sd = one * other / 2, math.sqrt(one * other * (one + other + 1) / 12)
     at = math.floor(middle - Z98 * sd)
     return float(apart[at - 1]) if at >= 1 else -math.inf

@@ -4,14 +4,14 @@ The evidence is an e-process: under the null hypothesis its expected value is at
 reaches ``1 / alpha`` ever with probability ``alpha`` at most (Ville 1939). For one alternative (a, b), the share of
 hits in stable and canary, and a block of requests of which the canary got the share w, it is the likelihood ratio
 
-    (b / a0)^hits_c ((1 - b) / (1 - b0))^misses_c (a / a0)^hits_s ((1 - a) / (1 - a0))^misses_s
+    (b / b0)^hits_c ((1 - b) / (1 - b0))^misses_c (a / a0)^hits_s ((1 - a) / (1 - a0))^misses_s
 
 whose denominator (a0, b0) is the null hypothesis's nearest point in Kullback-Leibler divergence weighted by w: Turner,
-Ly & Grünwald 2024, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping", eq. for
-the simple null hypothesis a0 = b0 = w b + (1 - w) a, and Turner & Grünwald 2023, "Exact anytime-valid confidence
-intervals for contingency tables and beyond", for a null hypothesis that allows a difference. It holds whatever the
-share of hits is, and when it changes with the time of day for both. Steps multiply (strata: Turner & Grünwald 2023,
-"Safe sequential testing and effect estimation in stratified count data"); alternatives are averaged.
+Ly & Grünwald 2024, "Generic E-variables for exact sequential k-sample tests that allow for optional stopping", where
+a0 = b0 = w b + (1 - w) a for the simple null hypothesis; Turner & Grünwald 2023, "Exact anytime-valid confidence
+intervals for contingency tables and beyond", for one that allows a difference. It holds whatever the share of hits is,
+and when it changes with the time of day for both. Steps multiply (strata: Turner & Grünwald 2023, "Safe sequential
+testing and effect estimation in stratified count data"); alternatives are averaged.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def nearest_null(stable: Array, canary: Array, share: Array, gap: Array = 0.0) -
 
     Nearest is what maximises a likelihood in which the two shares were seen: the cubic equation of Miettinen & Nurminen
     1985, "Comparative analysis of two rates", in the closed form of Farrington & Manning 1990, "Test statistics and
-    sample size formulae for comparative binomial trials with null hypothesis of non-zero risk difference", appendix.
+    sample size formulae for comparative binomial trials with null hypothesis of non-zero risk difference".
     """
     if np.ndim(gap) == 0 and gap == 0:
         middle = share * canary + (1 - share) * stable

@@ -20,26 +20,6 @@ PRIOR = 0.5  # Beta(1/2, 1/2)
 _lgamma = np.vectorize(math.lgamma, otypes=[float])
 
 
-def of_share(hits: Array, rows: Array, alpha: float) -> tuple[Array, Array]:
-    """Bounds of a share of which ``hits`` of ``rows`` were seen; (0, 1) where nothing was.
-
-    All shares p at which the beta-binomial mixture has not beaten p's own likelihood by ``1 / alpha`` (Robbins 1970,
-    "Statistical methods related to the law of the iterated logarithm", section on binomial mixtures; Howard, Ramdas,
-    McAuliffe & Sekhon 2021, "Time-uniform, nonparametric, nonasymptotic confidence sequences", prop. on mixtures).
-    Where the share changes meanwhile, they are bounds of its average over the requests.
-    """
-    hits, rows = np.asarray(hits, float), np.asarray(rows, float)
-    misses = np.maximum(rows - hits, 0)
-    mixed = _log_beta(PRIOR + hits, PRIOR + misses) - _log_beta(np.full_like(hits, PRIOR), np.full_like(hits, PRIOR))
-    limit = mixed - math.log(1 / alpha)
-    best = np.where(rows > 0, hits / np.maximum(rows, 1), 0.5)
-
-    def inside(p: Array) -> Array:
-        return _times_log(hits, p) + _times_log(misses, 1 - p) >= limit
-
-    return _edge(inside, best, np.zeros_like(best)), _edge(inside, best, np.ones_like(best))
-
-
 def of_difference(tables: Sequence[Table], margin: float, alpha: float, least: float) -> tuple[Array, Array, Array]:
     """Difference of two shares, canary − stable, over all steps, and its bounds, each of which holds with 1 − alpha.
 
@@ -106,23 +86,20 @@ def _likely(tables: Sequence[Table], barrier: float) -> Array:
     return np.sqrt(2 * barrier * rate * (1 - rate) * each) + barrier * each / 4
 
 
-def holds(hits: Array, rows: float, share: float, alpha: float) -> Array:
-    """Whether ``share`` is within the bounds of :func:`of_share`, for each number of hits."""
+def holds(hits: Array, rows: Array, share: float, alpha: float) -> Array:
+    """Whether ``share`` can be the true share where ``hits`` of ``rows`` were seen, at all looks at once.
+
+    It can unless the beta-binomial mixture has beaten its likelihood by ``1 / alpha`` (Robbins 1970, "Statistical
+    methods related to the law of the iterated logarithm"; Howard, Ramdas, McAuliffe & Sekhon 2021, "Time-uniform,
+    nonparametric, nonasymptotic confidence sequences", on conjugate mixtures). Where the share changes meanwhile, this
+    is about its average over the requests.
+    """
     hits = np.asarray(hits, float)
     misses = np.maximum(rows - hits, 0)
     mixed = _log_beta(PRIOR + hits, PRIOR + misses) - _log_beta(np.full_like(hits, PRIOR), np.full_like(hits, PRIOR))
     return _times_log(hits, np.asarray(share)) + _times_log(misses, np.asarray(1 - share)) >= mixed - math.log(
         1 / alpha
     )
-
-
-def _edge(inside: Any, within: Array, without: Array) -> Array:
-    """Where ``inside`` ends between a point that is inside and one that may not be, on the outer side."""
-    for _ in range(40):
-        middle = (within + without) / 2
-        held = inside(middle)
-        within, without = np.where(held, middle, within), np.where(held, without, middle)
-    return without
 
 
 def _times_log(count: Array, p: Array) -> Array:
