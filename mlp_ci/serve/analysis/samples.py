@@ -19,8 +19,8 @@ def of_shares(stable: float, canary: float, others: float, barrier: float, power
 
     ``stable`` and ``canary`` are the shares of hits, in truth and in the alternative; ``others`` requests of the stable
     version come with each of the canary. The log likelihood ratio is taken for a Brownian motion with its drift and
-    variance, whose first passage has a known distribution (Siegmund 1985, "Sequential Analysis", chapter III), but there
-    are never fewer than what brings enough hits with probability ``power`` (Poisson).
+    variance, whose first passage has a known distribution (Siegmund 1985, "Sequential Analysis", chapter III). But
+    there are never fewer than what brings enough hits with probability ``power`` (Poisson).
     """
     if not 0 <= stable < canary <= 1:
         return None
