@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import shutil
 import threading
 import time
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from mlp_ci.serve.artefacts import folder_of
 from mlp_ci.serve.rollout.driving import Plan
@@ -41,41 +43,59 @@ QUESTION = Smoke(line=1, body=body(), predictions=None)
 
 @dataclass
 class Stand:
-    """A target with the folders of its models. ``address`` says where clients reach a place (host and port)."""
+    """A target and its versions. ``address`` says where clients reach a place.
+
+    ``make`` gives a version, a good one or a broken one. ``question`` is what a broken one does not answer as it
+    should. ``seconds_back`` is how long a rollback may take; ``refused`` are strategies that it cannot do and says so.
+    """
 
     name: str
     target: Target
     home: Path
-    good: Path
-    broken: Path
-    address: Callable[[Place], tuple[str, int]]
+    make: Callable[[int, bool], Release]
+    address: Callable[[Place], str]
+    question: Smoke = QUESTION
+    seconds_back: float = 2.0
+    environ: Mapping[str, str] = field(default_factory=dict)
+    refused: tuple[str, ...] = ()
+    used: list[Place] = field(default_factory=list)
 
     def place(self, stage: str) -> Place:
-        return Place(self.home, MODEL, stage)
+        self.used.append(Place(self.home, MODEL, stage))
+        return self.used[-1]
 
     def release(self, version: int, *, broken: bool = False) -> Release:
-        """A version with bytes of its own, where an artefact is kept for a rollback."""
-        source = self.broken if broken else self.good
-        folder = self.home.parent / "versions" / f"{version}{'b' if broken else ''}"
+        return self.make(version, broken)
+
+    def plan(self, release: Release, strategy: str, *, seconds: float = 0.0, ask: bool = False) -> Plan:
+        # A step that compares is long enough to be met by a second controller.
+        least = "3s" if "analysis" in ROLLOUTS[strategy] else "0s"
+        rollout = {"strategy": strategy, **ROLLOUTS[strategy], "wait": "10m", "min_step": least}
+        settings = Settings(serve=Serve.model_validate({"rollout": rollout, "resources": {"memory_mb": 512}}))
+        return Plan(
+            release=release,
+            settings=settings,
+            smoke=(self.question,) if ask else (),
+            watch=timedelta(seconds=seconds),
+        )
+
+
+def copies(home: Path, good: Path, broken: Path) -> Callable[[int, bool], Release]:
+    """Versions with bytes of their own, kept where a machine keeps its artefacts."""
+
+    def make(version: int, bad: bool) -> Release:
+        folder = home.parent / "versions" / f"{version}{'b' if bad else ''}"
         if not folder.exists():
-            shutil.copytree(source, folder)
+            shutil.copytree(broken if bad else good, folder)
             (folder / "version.txt").write_text(f"{version}")
         digest = artifact_digest(folder)
-        kept = folder_of(self.home, digest)
+        kept = folder_of(home, digest)
         if not kept.exists():
             kept.parent.mkdir(parents=True, exist_ok=True)
             kept.symlink_to(folder)
         return Release(version=version, digest=digest, artefact=kept)
 
-    def plan(self, release: Release, strategy: str, *, seconds: float = 0.0, ask: bool = False) -> Plan:
-        rollout = {"strategy": strategy, **ROLLOUTS[strategy], "wait": "10m"}
-        settings = Settings(serve=Serve.model_validate({"rollout": rollout, "resources": {"memory_mb": 512}}))
-        return Plan(
-            release=release,
-            settings=settings,
-            smoke=(QUESTION,) if ask else (),
-            watch=timedelta(seconds=seconds),
-        )
+    return make
 
 
 def models(folder: Path) -> tuple[Path, Path]:
@@ -87,7 +107,7 @@ def models(folder: Path) -> tuple[Path, Path]:
 class People:
     """Users who ask without pause while the ``with`` block runs. Who was answered by which version, and how."""
 
-    address: tuple[str, int]
+    address: str
     users: int = 6
     statuses: Counter[Any] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
@@ -108,21 +128,23 @@ class People:
             thread.join()
 
     def _ask(self, user: str) -> None:
-        connection = http.client.HTTPConnection(*self.address, timeout=30)
+        split = urlsplit(self.address)
+        connection = http.client.HTTPConnection(str(split.hostname), split.port, timeout=30)
         content, met = body(), self.changes.setdefault(user, [])
         headers = {"Content-Type": "application/json", "X-User": user}
         while not self._stop.is_set():
             try:
-                connection.request("POST", "/invocations", content, headers)
+                connection.request("POST", f"{split.path}/invocations", content, headers)
                 answer = connection.getresponse()
-                answer.read()
-                version = answer.headers.get("x-model-version", "")
+                told = answer.read()
+                # Our gateway says which version it was; in a cluster the tests' model predicts its own number.
+                version = answer.headers.get("x-model-version") or str(json.loads(told)["predictions"][0])
                 self.statuses[answer.status] += 1
                 self.versions[version] += 1
                 self.failed_at[version] += answer.status != 200
                 if met[-1:] != [version]:
                     met.append(version)
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
                 self.statuses[type(error).__name__] += 1
                 connection.close()
                 time.sleep(0.01)
