@@ -1,0 +1,239 @@
+"""The gateway's pure parts: who is an outlier, whom a growing canary keeps, what bodies hold, how predictions differ."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlp_ci.serve.gateway import ejecting
+from mlp_ci.serve.gateway.bodies import Form, Unreadable, first_row, predictions_of, rows_of
+from mlp_ci.serve.gateway.exchange import sampled
+from mlp_ci.serve.gateway.plan import LogPlan, Plan
+from mlp_ci.serve.gateway.recorder import Frames, Recorder, difference_bin, framed
+from mlp_ci.serve.gateway.routing import pick, share_of
+from mlp_ci.serve.measured import LABELS, OTHER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def arms(*weights: float) -> list[Any]:
+    return [Mock(plan=Mock(weight=w)) for w in weights]
+
+
+@given(st.text(max_size=20), st.text(max_size=20), st.integers(0, 100), st.integers(0, 100))
+def test_a_canary_that_grows_keeps_every_user_it_had(salt: str, key: str, one: int, other: int) -> None:
+    small, large = sorted((one, other))
+    point = share_of(salt, key)
+    assert 0 <= point < 1
+
+    def on_canary(weight: int) -> bool:
+        split = arms(weight, 100 - weight)
+        return pick(split, point * 100) is split[0]
+
+    assert not on_canary(small) or on_canary(large)
+    assert not on_canary(0)
+    assert on_canary(100)
+
+
+def test_users_are_spread_as_the_weights_say() -> None:
+    split = arms(10, 90)
+    share = sum(pick(split, share_of("salt", f"user-{n}") * 100) is split[0] for n in range(20_000)) / 20_000
+    assert abs(share - 0.1) < 0.01
+    kept = sum(sampled(f"id-{n}", 0.25) for n in range(20_000)) / 20_000
+    assert abs(kept - 0.25) < 0.015
+
+
+def health(requests: int = 0, failed: int = 0, silent: int = 0) -> ejecting.Health:
+    made = ejecting.Health()
+    for n in range(requests):
+        made.note(100.0, failed=n < failed, silent=n < silent)
+    if silent:
+        made.silent = silent
+    return made
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "ejected"),
+    [
+        (health(5, 5, silent=5), health(5), True),
+        (health(4, 4, silent=4), health(5), False),
+        (health(5, 5, silent=5), health(5, 5, silent=5), False),  # nobody would be left
+        (health(30, 30), health(30), True),
+        (health(30, 30), health(30, 29), False),  # the requests are bad, not the version
+        (health(30, 30), health(3), False),  # too little is known of the other
+        (health(19, 19), health(30), False),
+        (health(100, 30), health(100), False),
+    ],
+)
+def test_outliers_fail_alone(one: ejecting.Health, other: ejecting.Health, ejected: bool) -> None:
+    assert ejecting.outliers([one, other], 100.5) == ([one] if ejected else [])
+    assert ejecting.outliers([one], 100.5) == []
+
+
+def test_each_further_ejection_is_longer_and_old_failures_are_forgotten() -> None:
+    one, rests = health(30, 30), []
+    for _ in range(6):
+        one.eject(200.0)
+        rests.append(one.until - 200.0)
+        one.back(200.0)
+    assert rests == [5, 10, 20, 40, 60, 60]
+    one.eject(200.0 + 2 * ejecting.LONGEST_REST + 1)
+    assert one.until - (200.0 + 2 * ejecting.LONGEST_REST + 1) == 5
+    assert ejecting.outliers([health(30, 30), health(30)], 100.0 + ejecting.WINDOW + 1) == []
+
+
+cells = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**53), 2**53), st.floats(allow_nan=False), st.text(max_size=5)
+)
+tables = st.integers(1, 4).flatmap(
+    lambda n: st.dictionaries(st.text(min_size=1, max_size=4), st.lists(cells, min_size=n, max_size=n), min_size=1)
+)
+
+
+@given(tables)
+def test_all_ways_to_write_a_table_are_read_alike(table: dict[str, list[Any]]) -> None:
+    count = len(next(iter(table.values())))
+    records = [{name: values[i] for name, values in table.items()} for i in range(count)]
+    split = {"columns": list(table), "data": [list(record.values()) for record in records]}
+    kinds = [{"dataframe_split": split}, {"dataframe_records": records}, {"inputs": table}, {"instances": records}]
+    bodies = [(json.dumps(kind).encode(), Form.JSON) for kind in kinds]
+    tensors = [{"name": n, "shape": [count], "datatype": "BYTES", "data": v} for n, v in table.items()]
+    bodies.append((json.dumps({"inputs": tensors}).encode(), Form.OIP))
+    for body, form in bodies:
+        rows = rows_of(body, form)
+        assert {k: list(v) for k, v in rows.columns.items()} == table
+        assert rows.count == count
+        assert first_row(body, form) == records[0]
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=60), st.recursive(cells, lambda c: st.lists(c) | st.dictionaries(st.text(max_size=9), c))
+    )
+)
+def test_no_body_breaks_the_readers(value: Any) -> None:
+    body = value if isinstance(value, bytes) else json.dumps(value).encode()
+    for form in Form:
+        first_row(body, form)
+        for read in (rows_of, predictions_of):
+            refuses(read, body, form)
+    for name in ("dataframe_split", "dataframe_records", "inputs", "instances", "outputs", "predictions"):
+        if not isinstance(value, bytes):
+            wrapped = json.dumps({name: value}).encode()
+            first_row(wrapped, Form.JSON)
+            refuses(rows_of, wrapped, Form.JSON)
+            refuses(rows_of, wrapped, Form.OIP)
+            refuses(predictions_of, wrapped, Form.OIP)
+
+
+def refuses(read: Callable[[bytes, Form], Any], body: bytes, form: Form) -> None:
+    """Reads it, or says that it cannot."""
+    try:
+        read(body, form)
+    except Unreadable:
+        pass
+
+
+def test_csv_and_predictions_of_other_servers() -> None:
+    rows = rows_of(b"a,b,c\n1,x,\n2.5,true,y\n", Form.CSV)
+    assert {k: list(v) for k, v in rows.columns.items()} == {"a": [1, 2.5], "b": ["x", True], "c": [None, "y"]}
+    assert first_row(b"a,b\n1,x\n2,y\n", Form.CSV) == {"a": 1, "b": "x"}
+    assert predictions_of(b'{"predictions": {"a": [1, 2], "b": [3, 4]}}', Form.JSON) == [
+        {"a": 1, "b": 3},
+        {"a": 2, "b": 4},
+    ]
+    two = {"outputs": [{"name": "p", "shape": [2, 2], "data": [1, 2, 3, 4]}]}
+    assert predictions_of(json.dumps(two).encode(), Form.OIP) == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "name"),
+    [
+        (1.0, 1, "same"),
+        (1.0, 1.0000001, "same"),
+        (0.5, 0.505, "<=0.01"),
+        (0, 7, ">1"),
+        ("late", "late", "same"),
+        ("late", "early", "other"),
+        (1, None, "other"),
+        (True, 0.5, "other"),
+        ([0.1, 0.9], [0.1, 0.6], "<=0.5"),
+        ([1], [1, 2], "other"),
+    ],
+)
+def test_how_far_predictions_are_apart(one: Any, other: Any, name: str) -> None:
+    assert difference_bin(one, other) == name == difference_bin(other, one)
+
+
+def test_the_recorder_survives_what_nobody_thought_of_and_bounds_labels(tmp_path: Path) -> None:
+    recorder = Recorder()
+    recorder.try_to_take(("plan", 0, str(tmp_path), {"a": "float"}, "m", "s"))
+    request = b'{"dataframe_records": [{"a": 1}]}'
+    for n in range(LABELS + 50):
+        answer = json.dumps({"predictions": [f"text {n}"]}).encode()
+        recorder.try_to_take(("x", 0, 1, "stable", 0, request, answer, (1e9 + n * 3600, f"r{n}", 1.0), None))
+    recorder.try_to_take(("x", 0, 1))
+    recorder.try_to_take(("x", 0, 1, "stable", 0, request, b'{"predictions": [1, 2]}', (1e9, "two", 1.0), None))
+    bins = recorder.bins[0, 1, "stable"]
+    assert bins[OTHER] == 50
+    assert recorder.books[0].lost == 1
+    assert recorder.books[0].skipped == 1, "two predictions for one row cannot be told apart"
+    recorder.flush()
+    assert recorder.books[0].written == LABELS + 50
+    assert len(list(tmp_path.rglob("hour=*"))) == LABELS + 50, "a clock that jumps: every row goes to its own hour"
+
+
+@given(st.lists(st.binary(max_size=50), max_size=8), st.integers(1, 7))
+def test_frames_come_out_as_they_went_in(payloads: list[bytes], size: int) -> None:
+    import marshal
+
+    stream = b"".join(framed(marshal.dumps(p)) for p in payloads)
+    frames, found = Frames(), []
+    for start in range(0, len(stream), size):
+        found += frames.feed(stream[start : start + size])
+    assert found == payloads
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {},
+        {"arms": [{"version": "x", "arm": "stable", "weight": 1, "url": "http://h:1"}]},
+        {"arms": [{"version": 1, "arm": "stable", "weight": -1, "url": "http://h:1"}]},
+        {"arms": [{"version": 1, "arm": "stable", "weight": float("nan"), "url": "http://h:1"}]},
+        {"arms": [{"version": 1, "arm": "stable", "weight": 1, "url": "h:1"}]},
+        {"arms": [], "match": {"path": "x"}},
+        {"arms": [], "timeout": -1},
+        {"arms": [], "log": {"root": "/x", "columns": {}, "sample": 2}},
+        {"routes": 7},
+    ],
+)
+def test_a_broken_configuration_is_refused(raw: dict[str, Any]) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        Plan.from_json(raw)
+
+
+def test_both_formats_of_the_configuration_are_read() -> None:
+    arm = {"version": 3, "arm": "canary", "weight": 10, "url": "http://127.0.0.1:9"}
+    stable = {"version": 2, "arm": "stable", "weight": 90, "url": "http://127.0.0.1:8"}
+    old = {
+        "generation": 4,
+        "model": "m",
+        "stage": "s",
+        "arms": [stable, arm],
+        "log": {"root": "/l", "columns": {"ts": "int"}},
+    }
+    plan = Plan.from_json(old)
+    new = {"generation": 4, "routes": [{k: v for k, v in old.items() if k != "generation"}]}
+    assert Plan.from_json(new) == plan
+    assert [a.arm for a in plan.routes[0].arms] == ["canary", "stable"]
+    assert plan.routes[0].log
+    assert isinstance(plan.routes[0].log, LogPlan)
+    assert plan.routes[0].log.columns == {}, "the log's own columns are its own"
