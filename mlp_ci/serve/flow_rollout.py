@@ -128,7 +128,7 @@ def retry(ctx: Context, stage: str) -> Report:
     if progress.digest in {q.digest for q in asked.quarantine}:
         msg = f"version {progress.version} is quarantined in promotion.yaml, so no deploy may take it"
         why = "git says what may run; whoever lifts the quarantine there answers for it"
-        fix = f"take it out of `quarantine` and promote it to {stage} in one pull request; its rollout then begins anew"
+        fix = f"take it out of `quarantine` by a pull request, then `mlp-ci promote {stage}`: its rollout begins anew"
         raise InputError(msg, why=why, fix=fix)
     target.acknowledge(place, progress.digest)
     return _report(place, "retry", "the next `mlp-ci deploy` begins its rollout anew, if git asks for it", progress)

@@ -17,7 +17,7 @@ def gateway_plan(state: State) -> dict[str, Any]:
         if a.version in state.servers
     ]
     route = {"model": state.model, "stage": state.stage, "match": {}, "arms": arms, "log": _log(state)}
-    return {"generation": state.generation, "routes": [{**route, **_sticky(state)}], **route}
+    return {"generation": state.generation, "routes": [{**route, **_sticky(state)}]}
 
 
 def _sticky(state: State) -> dict[str, Any]:

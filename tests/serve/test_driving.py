@@ -80,7 +80,7 @@ class Ground:
         given = {"strategy": "canary", "steps": [10, 50, 100], "wait": "1h", "trust": "0s", **rollout}
         serve = Serve.model_validate({"rollout": given})
         plan = Plan(release=self.release(version), settings=Settings(serve=serve), watch=timedelta(seconds=seconds))
-        target: Target = self.target  # type: ignore[assignment]
+        target: Target = self.target
         return roll_out(target, self.place, plan)
 
     def pass_time(self, span: timedelta) -> None:
@@ -184,12 +184,12 @@ def test_each_strategy_splits_the_traffic_in_its_way(
     ground: Ground, strategy: dict[str, Any], split: list[tuple[int, int, str]]
 ) -> None:
     ground.target.each = 100
-    assert ground.roll(**strategy, analysis=ERRORS).phase is Phase.RUNNING
+    assert ground.roll(**strategy, analysis=ERRORS, wait="9h").phase is Phase.RUNNING
     assert [(a.version, a.weight, a.arm) for a in ground.target.arms(ground.place)] == split
     route = states.read_json(ground.place.gateway_file)["routes"][0]
     assert (route["sticky"], ground.progress.digest in route["salt"]) == (strategy.get("sticky"), True)
     ground.pass_time(timedelta(minutes=61))
-    assert ground.roll(**strategy, analysis=ERRORS, seconds=20).phase is Phase.DONE
+    assert ground.roll(**strategy, analysis=ERRORS, wait="9h", seconds=20).phase is Phase.DONE
     assert ground.weights == {2: 100}
 
 
@@ -228,7 +228,7 @@ def test_a_question_of_the_smoke_file_that_is_answered_wrongly_moves_no_traffic(
     serve = Serve.model_validate({"rollout": {"strategy": "canary"}})
     question = Smoke(line=4, body=b"{}", predictions=[2], tolerance=0.5)
     plan = Plan(release=ground.release(2), settings=Settings(serve=serve), smoke=(question,))
-    target: Target = ground.target  # type: ignore[assignment]
+    target: Target = ground.target
     with pytest.raises(InputError, match=r"smoke file as it should: line 4: it predicts \[1\], not \[2\]"):
         roll_out(target, ground.place, plan)
     assert ground.weights == {1: 100}
@@ -342,7 +342,7 @@ def test_when_nobody_can_say_what_was_measured_the_command_says_so(ground: Groun
     with pytest.raises(OutsideError, match="the gateway is down"):
         ground.roll()
     assert ground.weights == {1: 90, 2: 10}
-    target: Target = ground.target  # type: ignore[assignment]
+    target: Target = ground.target
     rollout = Serve.model_validate({}).rollout
     facts = standing.facts(target, ground.place, rollout, clock.now())
     assert facts.progress == ground.progress, "what was seen last is still told"

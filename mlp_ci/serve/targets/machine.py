@@ -81,11 +81,7 @@ class Machine(Told):
 
     def measured(self, place: Place) -> Measured:
         """What the gateway counted."""
-        try:
-            told = reach.admin(place, "GET", "/admin/measured")
-        except OutsideError:  # a gateway of an earlier release, which counts requests and errors alone
-            told = reach.admin(place, "GET", "/admin/state")
-            told = {"boot": "", "versions": told["counts"]}
+        told = reach.admin(place, "GET", "/admin/measured")
         try:
             versions = {int(v): Seen.from_json(seen) for v, seen in told["versions"].items()}
             return Measured(boot=str(told["boot"]), seconds=float(told.get("seconds") or 0), versions=versions)
