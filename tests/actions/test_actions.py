@@ -25,6 +25,7 @@ COMMANDS = (
     "package",
     "approvals",
     "deploy",
+    "rollout-steer",
     "rollback",
     "audit",
     "monitor",
@@ -47,7 +48,8 @@ OUTPUTS = {
     "register": {"version", "digest", "pull-request"},
     "package": {"image", "image-id"},
     "approvals": {"approved"},
-    "deploy": {"deployed", "address"},
+    "deploy": {"deployed", "address", "rollout"},
+    "rollout-steer": {"rollout", "version", "pull-request"},
     "rollback": {"version", "pull-request"},
     "audit": {"agrees"},
     "monitor": {"drifted", "report"},
@@ -57,7 +59,7 @@ OUTPUTS = {
     "predict": {"rows", "skipped", "version", "digest", "predictions", "predicted"},
 }
 # An action of a command in a group is called after both.
-WORDS = {"data-diff": "data diff"}
+WORDS = {"data-diff": "data diff", "rollout-steer": "rollout steer"}
 NOT_OPTIONS = {"token", "tracking-uri"}
 
 
