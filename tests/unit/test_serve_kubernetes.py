@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +227,9 @@ def test_ready_is_what_the_newest_specification_says() -> None:
 PAGE = """\
 # TYPE mlp_server_requests_total counter
 mlp_server_requests_total{model="m",version="4",code="200"} 90
-mlp_server_requests_total{model="m",version="4",code="500"} 10
+mlp_server_requests_total{model="m",version="4",code="500"} 6
+mlp_server_requests_total{model="m",version="4",code="429"} 1
+mlp_server_requests_total{model="m",version="4",code="400"} 3
 # TYPE mlp_server_errors_total counter
 mlp_server_errors_total{model="m",version="4"} 10
 # TYPE mlp_server_request_seconds histogram
@@ -244,7 +245,7 @@ mlp_server_odd_total NaN
 
 def test_counts_are_read_from_a_page_of_metrics() -> None:
     seen = measuring.seen_of(measuring.series_of(PAGE, measuring.SERVER))
-    assert (seen.requests, seen.errors) == (100, 10)
+    assert (seen.requests, seen.errors, seen.rejected) == (100, 10, 3)
     assert sum(seen.latency.values()) == 100
     assert seen.latency[1] == 60, "a bound of ours is the end of its bin"
     assert seen.latency[len(LATENCY_BOUNDS_MS)] == 1
@@ -270,13 +271,13 @@ def test_platform_without_a_gateway() -> None:
 
 
 def test_the_sidecar_is_told_everything_on_its_command_line() -> None:
-    config = wanted(on=ON, **FULL)
-    pod = manifests.deployment(config)["spec"]["template"]["spec"]
-    said = json.loads(pod["containers"][0]["args"][0].partition("=")[2])
-    assert said["routes"][0]["log"] == {
-        "root": "/var/log/mlp-ci",
-        "sample": 0.25,
-        "columns": {"distance": "float", "carrier": "string"},
-    }
-    assert said["expose"] == {"measured": True}
-    assert said["routes"][0]["arms"][0]["url"] == "http://$(POD_IP):8081"
+    pod = manifests.deployment(wanted(on=ON, **FULL))["spec"]["template"]["spec"]
+    sidecar = pod["containers"][0]
+    assert sidecar["command"] == ["mlp-ci", "gateway"]
+    assert sidecar["args"] == [
+        *("--host=$(POD_IP)", "--port=8080", "--upstream=http://$(POD_IP):8081", "--expose-measured"),
+        *("--model=flight-delay", "--stage=production", "--version=3"),
+        *("--log=/var/log/mlp-ci", "--sample=0.25", "--columns=distance:float,carrier:string"),
+    ]
+    quiet = manifests.deployment(wanted(on=ON, log=False))["spec"]["template"]["spec"]
+    assert not any(word.startswith("--log") for word in quiet["containers"][0]["args"])

@@ -247,7 +247,7 @@ class Node(threading.Thread):
             self._routed = text
         for route in routes:
             if route["spec"].get("parentRefs"):
-                condition = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}
+                condition = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "taken"}
                 condition |= {
                     "observedGeneration": route["metadata"]["generation"],
                     "lastTransitionTime": "2026-01-01T00:00:00Z",

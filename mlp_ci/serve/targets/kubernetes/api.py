@@ -39,6 +39,7 @@ MISSING = {
     "InferenceService": ("KServe", "install KServe, or set `serving: {kubernetes: {kserve: false}}` in platform.yaml"),
 }
 _LONGEST = 600
+_OURS = f'conflict with "{MANAGER}"'
 
 
 class Changed(OutsideError):
@@ -99,6 +100,9 @@ class Api:
         answer = self.ask("PATCH", path, query, json.dumps(manifest).encode(), APPLY)
         if answer.status == 404:
             self._exists(manifest["apiVersion"], kind, answer)
+        clashes = _clashes(answer)
+        if clashes and all(_OURS in c.get("message", "") for c in clashes):  # with what `create` made: it is ours
+            return self.apply(manifest, force=True, dry=dry)
         return dict(self._read(answer, f"applying {kind} {name}"))
 
     def create(self, manifest: Manifest) -> Manifest:
@@ -204,8 +208,7 @@ class Api:
 
     def _conflict(self, answer: Answered, doing: str) -> NoReturn:
         """409: others' fields, or an object that is no longer the one that was read."""
-        causes = ((_json(answer).get("details") or {}).get("causes")) or ()
-        foreign = [c for c in causes if c.get("reason") == "FieldManagerConflict"]
+        foreign = _clashes(answer)
         if not foreign:
             msg = f"somebody else changed it in between: {doing}"
             raise Changed(msg, why=said(answer)[:_LONGEST])
@@ -218,6 +221,12 @@ class Api:
 def said(answer: Answered) -> str:
     """What the server says, in its own words."""
     return str(_json(answer).get("message") or answer.body.decode(errors="replace")).strip()
+
+
+def _clashes(answer: Answered) -> list[dict[str, Any]]:
+    """The fields that somebody else manages, where the server refuses because of them."""
+    causes = ((_json(answer).get("details") or {}).get("causes") if answer.status == 409 else None) or ()
+    return [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
 
 
 def _json(answer: Answered) -> dict[str, Any]:

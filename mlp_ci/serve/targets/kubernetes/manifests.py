@@ -109,7 +109,7 @@ def backend(place: Place, version: int, cluster: KubernetesServing) -> Manifest:
     """The Service that a version answers behind."""
     name = version_name(place.model, place.stage, version)
     name = f"{name}-predictor" if cluster.kserve else name  # KServe names it so
-    return {"group": "", "kind": "Service", "name": name, "port": SERVICE_PORT}
+    return {"kind": "Service", "name": name, "port": SERVICE_PORT}
 
 
 def route(place: Place, cluster: KubernetesServing, arms: Sequence[Arm], notes: Mapping[str, str]) -> Manifest:

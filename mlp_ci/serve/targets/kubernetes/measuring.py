@@ -107,8 +107,8 @@ def series_of(page: str, prefix: str) -> list[Series]:
 
 
 def seen_of(series: Iterable[Series]) -> Seen:
-    """Requests, errors and latencies of one version. NaN counts as nothing."""
-    requests = errors = 0
+    """Requests, errors, refusals and latencies of one version. NaN counts as nothing."""
+    requests = errors = rejected = 0
     buckets: dict[float, int] = {}
     predictions: dict[str, int] = {}
     for one in series:
@@ -117,14 +117,23 @@ def seen_of(series: Iterable[Series]) -> Seen:
         count = round(one.value)
         if one.name == "requests_total":
             requests += count
+            rejected += count if _refused(one.labels.get("code", "")) else 0
         elif one.name == "errors_total":
             errors += count
+        elif one.name == "rejected_total":
+            rejected += count
         elif one.name == "request_seconds_bucket":
             bound = float(one.labels.get("le", "inf"))
             buckets[bound] = buckets.get(bound, 0) + count
         elif one.name == "predictions_total":
             predictions[one.labels.get("bin", "")] = predictions.get(one.labels.get("bin", ""), 0) + count
-    return Seen(requests=requests, errors=errors, latency=_latency(buckets), predictions=predictions)
+    counts = {"requests": requests, "errors": errors, "rejected": rejected}
+    return Seen(**counts, latency=_latency(buckets), predictions=predictions)
+
+
+def _refused(code: str) -> bool:
+    """Whether an answer of this status was a refusal of the request: too much at once is an error of the version."""
+    return code.startswith("4") and code != "429"
 
 
 def _latency(buckets: Mapping[float, int]) -> dict[int, int]:
@@ -156,7 +165,7 @@ def by_prometheus(address: str, place: Place, since: datetime, now: datetime) ->
 def _by_version(since: datetime, total: Callable[[str, str], Sequence[Series]]) -> Measured:
     found: dict[int, list[Series]] = {}
     for name, by in (
-        *(("requests_total", "version"), ("errors_total", "version")),
+        *(("requests_total", "version"), ("errors_total", "version"), ("rejected_total", "version")),
         *(("request_seconds_bucket", "version,le"), ("predictions_total", "version,bin")),
     ):
         for one in total(name, by):

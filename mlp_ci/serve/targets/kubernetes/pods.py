@@ -5,9 +5,8 @@ Sources: the API reference of Kubernetes (core/v1 Pod), and its Pod Security Sta
 
 from __future__ import annotations
 
-import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlp_ci.serve.targets.kubernetes.wanted import Manifest, Wanted
@@ -100,7 +99,7 @@ def _sidecar(wanted: Wanted) -> Manifest:
         "name": SIDECAR,
         "image": wanted.cluster.image,
         "command": ["mlp-ci", "gateway"],
-        "args": [f"--config-text={json.dumps(gateway_config(wanted), sort_keys=True)}"],
+        "args": _gateway_arguments(wanted),
         "env": _address(),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
@@ -111,19 +110,16 @@ def _sidecar(wanted: Wanted) -> Manifest:
     }
 
 
-def gateway_config(wanted: Wanted) -> Manifest:
-    """The configuration of the gateway beside a server: one upstream, the log, and counts for all to read."""
-    log: dict[str, Any] = {}
+def _gateway_arguments(wanted: Wanted) -> list[str]:
+    """One server behind it, the prediction log, and counts for all to read."""
+    found = [
+        *("--host=$(POD_IP)", f"--port={PORT}", f"--upstream=http://$(POD_IP):{INNER_PORT}", "--expose-measured"),
+        *(f"--model={wanted.model}", f"--stage={wanted.stage}", f"--version={wanted.version}"),
+    ]
     if wanted.log:
-        log = {**wanted.log, "root": LOG_FOLDER, "sample": wanted.serve.log_sample}
-    arm = {"version": wanted.version, "arm": "stable", "weight": 100, "url": f"http://$(POD_IP):{INNER_PORT}"}
-    return {
-        "listen": {"host": "$(POD_IP)", "port": PORT},
-        "expose": {"measured": True},
-        "routes": [
-            {"model": wanted.model, "stage": wanted.stage, "arms": [{**arm, "digest": wanted.digest}], "log": log}
-        ],
-    }
+        columns = ",".join(f"{name}:{kind}" for name, kind in wanted.log.get("columns", {}).items())
+        found += [f"--log={LOG_FOLDER}", f"--sample={wanted.serve.log_sample:g}", f"--columns={columns}"]
+    return found
 
 
 def _address() -> list[Manifest]:
