@@ -18,8 +18,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 
@@ -34,7 +35,7 @@ import rollout_rules
 
 STEPS = (1, 10, 50)
 DESIGN = Design(false_abort=0.05, power=0.8)
-LOOKS = 100  # of a step, where each costs a new histogram
+LOOKS = 40  # of a step, where each costs a new histogram
 BINS = len(LATENCY_BOUNDS_MS) + 1
 
 
@@ -81,6 +82,7 @@ def errors_of(truth: Truth, chance: np.random.Generator, *, once: bool = False) 
     return None
 
 
+@cache
 def asked(check: Check, truth: Truth, weight: int) -> int:
     """The sample that the analysis asks for before a step, knowing the stable version well."""
     known = Seen(
@@ -144,11 +146,11 @@ def labels_of(truth: Truth, chance: np.random.Generator) -> int | None:
 
 
 def whole_of(truth: Truth, chance: np.random.Generator) -> int | None:
-    """The default analysis as a controller runs it, 40 looks a step: on when it passes; None when it went through."""
+    """The default analysis as a controller runs it, about 20 looks a step: on when it passes; None when it went through."""
     past: list[Stratum] = []
     old_shares, shares = _slow(truth, 1.0), _slow(truth, truth.slower)
     for index, weight in enumerate(truth.steps):
-        size = max(1, max(asked(check, truth, weight) for check in DEFAULT_ANALYSIS) // 40)
+        size = max(1, max(asked(check, truth, weight) for check in DEFAULT_ANALYSIS) // 20)
         now = Stratum(weight=weight, started="")
         while True:
             others = _others(size, weight, chance)
@@ -181,11 +183,10 @@ def _others(requests: int, weight: float, chance: np.random.Generator) -> int:
     return int(chance.negative_binomial(requests, weight / 100)) if requests else 0
 
 
+@cache
 def _slow(truth: Truth, slower: float) -> np.ndarray:
     """Shares of the latency bins of a log-normal with a median of 5 ms."""
-    from scipy.stats import norm
-
-    below = norm.cdf(np.log(np.asarray(LATENCY_BOUNDS_MS) / (5 * slower)) / truth.spread)
+    below = [NormalDist().cdf(math.log(bound / (5 * slower)) / truth.spread) for bound in LATENCY_BOUNDS_MS]
     return np.diff(np.concatenate([[0.0], below, [1.0]]))
 
 
