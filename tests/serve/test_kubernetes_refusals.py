@@ -93,10 +93,11 @@ def test_a_route_of_somebody_else_and_a_gateway_that_does_not_follow(
     with pytest.raises(OutsideError, match="does not take the route") as raised:
         target.settle(place, kube.release(3), NOW)
     assert "describe httproute" in raised.value.fix
-    with pytest.raises(InputError, match="splits traffic by chance alone"):
-        sticky = kube.settings(rollout={"strategy": "ab", "sticky": "user_id"})
-        target.prepare(place, kube.release(3), sticky)
-        target.shift(place, target.arms(place))
+    sticky = kube.settings(rollout={"strategy": "ab", "sticky": "user_id"})
+    for refusing in (target.prepare, target.plan):
+        with pytest.raises(InputError, match="splits traffic by chance alone"):
+            refusing(place, kube.release(4), sticky)
+    assert kube.names("apps/v1", "Deployment") == ["flight-delay-production-v3"]
 
 
 class Prometheus(http.server.BaseHTTPRequestHandler):

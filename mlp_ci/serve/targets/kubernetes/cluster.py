@@ -312,16 +312,7 @@ class KubernetesTarget(Told):
             if missing:
                 msg = f"version {missing[0]} does not run, so it cannot have traffic"
                 raise OutsideError(msg, fix="run `mlp-ci deploy` again")
-            self._splittable(state)
             state.arms = list(arms)
-
-    def _splittable(self, state: State) -> None:
-        """An HTTPRoute splits by chance. InputError for what needs more."""
-        sticky = (state.serve.get("rollout") or {}).get("sticky")
-        if sticky:
-            msg = f"serve.rollout.sticky is {sticky}, and an HTTPRoute splits traffic by chance alone"
-            fix = "leave `sticky` out (and take canary instead of ab), or serve behind mlp-ci's own gateway"
-            raise InputError(msg, why="the same user would meet both versions", fix=fix)
 
     def settle(self, place: Place, release: Release, now: datetime, expected: Sequence[Arm] | None = None) -> None:
         """Give ``release`` everything, keep the one before warm, end all others."""

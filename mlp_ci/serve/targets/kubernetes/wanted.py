@@ -81,6 +81,10 @@ def wanted(place: Place, release: Release, settings: Settings, cluster: Kubernet
         msg = "serve.replicas.min is 0, and a Deployment cannot be scaled to zero by its load"
         why = "a HorizontalPodAutoscaler goes down to one pod: nothing would start the first one again"
         raise InputError(msg, why=why, fix="set `min: 1`, or `serving: {kubernetes: {kserve: true}}` in platform.yaml")
+    if serve.rollout.sticky:
+        msg = f"serve.rollout.sticky is {serve.rollout.sticky}, and an HTTPRoute splits traffic by chance alone"
+        fix = "leave `sticky` out (and take canary instead of ab), or serve on one machine behind mlp-ci's own gateway"
+        raise InputError(msg, why="the same user would meet both versions", fix=fix)
     return Wanted(
         model=place.model,
         stage=place.stage,
