@@ -165,7 +165,7 @@ def configured(app: Any, limits: Limits, *, lifespan: bool) -> Config:
         app,
         http=Connection,
         ws="none",
-        log_level="warning",
+        log_level="error",  # a client that sends garbage must not fill a disk with warnings
         access_log=False,
         lifespan="on" if lifespan else "off",
         proxy_headers=False,

@@ -1,4 +1,4 @@
-"""One server, every way to ask it: MLflow's bodies and CSV, the Open Inference Protocol, metrics, its own description."""
+"""One server, every way to ask it: MLflow's bodies and CSV, the Open Inference Protocol, metrics, its description."""
 
 from __future__ import annotations
 
@@ -36,6 +36,17 @@ def infer(server: Running, *inputs: dict[str, Any], path: str = INFER, **more: A
 
 def column(name: str, datatype: str, *data: Any, shape: list[int] | None = None) -> dict[str, Any]:
     return {"name": name, "datatype": datatype, "shape": shape or [len(data)], "data": list(data)}
+
+
+def test_mlflows_own_client_is_answered(server: Running) -> None:
+    import pandas as pd
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+
+    client = ScoringServerClient("127.0.0.1", server.port)
+    client.wait_server_ready(5, None)
+    rows = pd.DataFrame({"distance": [10.0, 4000.0], "hour": [1, 1], "carrier": ["UA", "AA"]})
+    assert client.invoke(rows).get_predictions().iloc[:, 0].tolist() == [0.0, 1.0]
+    assert client.get_version()
 
 
 ROWS = (

@@ -44,7 +44,10 @@ class Overloaded(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class BatchLimits:
-    """``rows`` of one prediction, ``delay`` in seconds that a request waits for others, ``queue`` of requests."""
+    """``rows`` of one prediction, ``delay`` in seconds that a request waits for others, ``queue`` of requests.
+
+    A request of more rows is predicted alone, and whole: its rows may belong together.
+    """
 
     rows: int = 512
     delay: float = 0.005
@@ -119,7 +122,7 @@ class Batcher:
         if self.busy_since is not None or not self.waiting:
             return
         batch = self._next()
-        if self.seconds < SLOW:
+        if self.seconds < SLOW and sum(one.question.count for one in batch) <= self.limits.rows:
             self._deliver(batch, self._ask(batch))
             if self.waiting:
                 loop.call_soon(self._flush, loop)
@@ -172,7 +175,8 @@ class Batcher:
         answers = answer_all(self.loaded, questions)
         took = time.perf_counter() - began
         rows = sum(q.count for q in questions)
-        self.seconds += 0.2 * (took - self.seconds)
+        if rows <= self.limits.rows:  # one enormous request says nothing of those to come
+            self.seconds += 0.2 * (took - self.seconds)
         self.per_row += 0.2 * (took / rows - self.per_row)
         self.counts.batch(rows, took)
         return answers

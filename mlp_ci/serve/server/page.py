@@ -11,7 +11,7 @@ from mlp_ci.serve.server.openapi import example_tensors
 if TYPE_CHECKING:
     from mlp_ci.serve.server.app import Application
 
-TEMPLATE = Path(__file__).parent / "page.html.j2"
+TEMPLATE = Path(__file__).parent / "page.html.jinja"
 _TYPES = {
     "double": "number",
     "float": "number",
