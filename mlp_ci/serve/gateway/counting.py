@@ -97,6 +97,7 @@ class Counts:
             one = Seen(
                 requests=tally.requests,
                 errors=tally.errors,
+                rejected=tally.refused,
                 latency={i: n for i, n in enumerate(tally.latency) if n},
                 predictions=self.predictions.get(key, {}),
             )
