@@ -140,3 +140,25 @@ def retry(
         return run_retry(context_of(path, platform), stage)
 
     return Presenter("rollout retry", output_format, output)(flow)
+
+
+@rollout.command()
+def steer(
+    action: Annotated[
+        str, typer.Argument(envvar="MLP_CI_ACTION", help="pause, resume, promote, abort or retry.", show_default=False)
+    ],
+    stage: OneStage = "production",
+    reason: Reason = "",
+    path: PathOption = Path(),
+    output_format: FormatOption = "text",
+    output: OutputOption = None,
+    platform: PlatformOption = None,
+) -> int:
+    """Do one of the others, whose name is given: for a workflow where a person chooses."""
+
+    def flow() -> Report:
+        from mlp_ci.serve.flow_rollout import steer as run_steer
+
+        return run_steer(context_of(path, platform), action, stage, reason)
+
+    return Presenter("rollout steer", output_format, output)(flow)

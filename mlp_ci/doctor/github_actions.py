@@ -22,7 +22,7 @@ _FORK_SWITCHES = {
     "require_approval_for_fork_pr_workflows": (True, "no approval is asked"),
 }
 # Workflows that run on the default branch only, so that a group of runners can be kept to them.
-STEADY = ("deploy", "rollback", "monitor")
+STEADY = ("deploy", "rollback", "rollout", "monitor")
 
 
 def jobs(settings: Settings) -> list[Line]:

@@ -134,6 +134,21 @@ def retry(ctx: Context, stage: str) -> Report:
     return _report(place, "retry", "the next `mlp-ci deploy` begins its rollout anew, if git asks for it", progress)
 
 
+def steer(ctx: Context, action: str, stage: str, reason: str) -> Report:
+    """Do what is called ``action``; InputError for anything else."""
+    known: dict[str, Callable[[], Report]] = {
+        "pause": lambda: pause(ctx, stage, reason),
+        "resume": lambda: resume(ctx, stage),
+        "promote": lambda: promote(ctx, stage),
+        "abort": lambda: abort(ctx, stage, reason),
+        "retry": lambda: retry(ctx, stage),
+    }
+    if action not in known:
+        msg = f"{action!r} is nothing that can be done with a rollout"
+        raise InputError(msg, fix=f"one of {', '.join(known)}")
+    return known[action]()
+
+
 # ---------------------------------------------------------------- parts
 
 

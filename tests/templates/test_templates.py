@@ -18,7 +18,7 @@ from mlp_ci.sandbox import workflows
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "workflow-templates"
-NAMES = ("audit", "deploy", "model-ci", "monitor", "predict", "promotion", "rollback")
+NAMES = ("audit", "deploy", "model-ci", "monitor", "predict", "promotion", "rollback", "rollout")
 OURS = re.compile(r"mlp-ci/mlp-ci/actions/([\w-]+)@v\d+")
 TRIGGERS = {
     "audit": {"schedule", "workflow_dispatch"},
@@ -28,6 +28,7 @@ TRIGGERS = {
     "monitor": {"schedule", "workflow_dispatch"},
     "predict": {"schedule", "workflow_dispatch"},
     "rollback": {"workflow_dispatch"},
+    "rollout": {"workflow_dispatch"},
 }
 
 
@@ -126,6 +127,7 @@ NEEDED = {
     "monitor": {"contents": "write", "pull-requests": "write"},
     "predict": {"contents": "read"},
     "rollback": {"contents": "write", "deployments": "write", "pull-requests": "write"},
+    "rollout": {"contents": "write", "deployments": "write", "pull-requests": "write"},
 }
 
 
@@ -177,6 +179,7 @@ def test_every_job_has_a_timeout_and_the_workflow_a_concurrency_group(name: str)
         "monitor": False,
         "predict": False,
         "rollback": False,
+        "rollout": False,
     }
     assert loaded["concurrency"]["cancel-in-progress"] == cancels[name]
 
@@ -194,9 +197,8 @@ def test_a_newer_training_displaces_an_older_one_and_no_registration_is_cut_off(
 
 def test_what_ends_trouble_shares_neither_group_nor_runner_with_training() -> None:
     groups = {name: template(name)["concurrency"]["group"].partition("-")[0] for name in NAMES}
-    assert groups["deploy"] != groups["rollback"]
-    assert {groups["deploy"], groups["rollback"]}.isdisjoint({groups["model-ci"], "train"})
-    for name in ("deploy", "rollback"):
+    assert len({groups[name] for name in ("deploy", "rollback", "rollout", "model-ci")} | {"train"}) == 5
+    for name in ("deploy", "rollback", "rollout"):
         [job] = template(name)["jobs"].values()
         assert job["runs-on"] == "${{ vars.MLP_CI_DEPLOY_RUNNER || 'ubuntu-latest' }}"
     assert "MLP_CI_DEPLOY_RUNNER" not in text("model-ci")
@@ -323,13 +325,16 @@ def test_the_loop_goes_through_the_actions_in_order() -> None:
     assert names["audit"] == ["audit", "audit"]
     assert names["monitor"] == ["monitor", "cost", "retrain"]
     assert names["predict"] == ["predict"]
+    assert names["rollout"] == ["rollout-steer"]
     assert (names["promotion"], names["deploy"], names["rollback"]) == (["approvals"], ["deploy"], ["rollback"])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_sandbox_reads_the_template_as_github_does(name: str) -> None:
     workflow = workflows.parse(f".github/workflows/{name}.yml", text(name))
-    event = {"promotion": "pull_request_review", "rollback": "workflow_dispatch"}.get(name, "push")
+    event = {"promotion": "pull_request_review", "rollback": "workflow_dispatch", "rollout": "workflow_dispatch"}.get(
+        name, "push"
+    )
     if name in ("monitor", "audit", "predict"):
         event = "schedule"
     cron = {"audit": "37 * * * *", "predict": "41 3 * * *", "promotion": "19,49 * * * *"}.get(name, "23 * * * *")
