@@ -56,8 +56,11 @@ class OnnxModel:
     @classmethod
     def open(cls, folder: Path, flavor: Mapping[str, Any], signature: Signature, threads: int) -> OnnxModel:
         """The session of ``folder``; raises InputError when an input is of a type that requests cannot give."""
-        import onnxruntime
-
+        try:
+            import onnxruntime
+        except ModuleNotFoundError as error:
+            msg = f"this is an ONNX model, and {error.name} is not installed here"
+            raise InputError(msg, fix="pip install onnxruntime, where the server runs") from error
         session = onnxruntime.InferenceSession(
             str(folder / str(flavor["data"])), _options(flavor, threads), providers=_providers(flavor)
         )
