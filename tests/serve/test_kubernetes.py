@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from mlp_ci.errors import InputError, NothingToDo, OutsideError, RolloutAborted
+from mlp_ci.serve.package.naming import reference
 from mlp_ci.serve.rollout.progress import Progress
 from mlp_ci.serve.state import Arm
-from mlp_ci.serve.targets import Why
+from mlp_ci.serve.targets import Release, Why
 from mlp_ci.serve.targets.kubernetes import manifests
 from mlp_ci.serve.targets.kubernetes.api import APPLY, Api
 from mlp_ci.spec.serve import KubernetesServing
+from mlp_ci.tracking import artifact_digest
 from tests import api_server
-from tests.serve.kube.stand import NAMESPACE, Stand, install, real_cluster, stand_in_cluster
+from tests.serve.kube.stand import NAMESPACE, REGISTRY, Stand, install, real_cluster, stand_in_cluster
+from tests.serving import LOGGED, body, save_model, wait_until
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 BODY = b'{"inputs": [[1.0]]}'
@@ -229,3 +234,39 @@ def test_kserve_runs_the_pods_and_the_route_splits(kube: Stand) -> None:
     assert fact is not None
     assert (fact.version, fact.running) == (4, True)
     assert kube.ask_address(fact.address, 3) == [4] * 3
+
+
+@pytest.mark.slow
+def test_our_own_server_and_gateway_are_what_the_pod_says(tmp_path: Path) -> None:
+    """The containers' real programs, started as the manifest says: answers, counts of predictions, the log."""
+    folder = save_model(tmp_path / "model")
+    digest = artifact_digest(folder)
+    release = Release(3, digest, folder)
+    with stand_in_cluster(tmp_path) as stand:
+        image = reference(REGISTRY, "flight-delay", 3, digest)
+        own = ("--model", str(folder), "--digest", digest, "--name", "flight-delay", "--version", "3")
+        listening = ("--host", "0.0.0.0", "--port", "8080")
+        stand.node.programs[image] = [sys.executable, "-m", "mlp_ci.serve.server", *own, *listening]
+        stand.node.programs["registry.example/mlp-ci:1"] = []
+        target, place = stand.target(image="registry.example/mlp-ci:1"), stand.place()
+        log = {"root": "/nowhere", "columns": LOGGED, "sample": 1.0}
+        settings = replace(stand.settings(batching={"max_delay": "2ms"}), log=log)
+        target.prepare(place, release, settings)
+        target.settle(place, release, NOW)
+        answer = target.ask(place, 3, body())
+        assert answer.status == 200, answer.body
+        fact = target.live(place)
+        assert fact is not None
+        assert [target.ask(place, None, body()).status for _ in range(10)] == [200] * 10
+        assert target.ask(place, None, b'{"inputs": "x"}').status == 400
+        deadline = time.monotonic() + 10
+        while sum(target.measured(place).versions[3].predictions.values()) < 11 and time.monotonic() < deadline:
+            time.sleep(0.1)
+        seen = target.measured(place).versions[3]
+        assert (seen.requests, seen.errors, seen.rejected) == (12, 0, 1)
+        assert sum(seen.latency.values()) >= 11
+        assert sum(seen.predictions.values()) == 11
+        target.stop(place)
+        wait_until(lambda: not stand.names("v1", "Pod"))
+    logged = list((tmp_path / "log" / "flight-delay" / "stage=production").rglob("part-*.parquet"))
+    assert sum(parquet.read_metadata(part).num_rows for part in logged) == 11

@@ -24,6 +24,7 @@ from typing import Any
 from mlp_ci.errors import OutsideError
 from mlp_ci.serve.targets.kubernetes import manifests
 from mlp_ci.serve.targets.kubernetes.api import Api
+from mlp_ci.serve.targets.kubernetes.pods import LOG_FOLDER
 from tests.conftest import free_port
 
 Object = dict[str, Any]
@@ -188,6 +189,7 @@ class Node(threading.Thread):
     def _process(self, running: Running, container: Object) -> subprocess.Popen[bytes]:
         words = [*self.programs[container["image"]], *container.get("command", ()), *container.get("args", ())]
         words = [word.replace("$(POD_IP)", running.address) for word in words]
+        words = [word.replace(LOG_FOLDER, str(self.folder / "log")) for word in words]  # the volume
         with (self.folder / f"{container['name']}-{running.address}.log").open("ab") as log:
             return subprocess.Popen(
                 words,

@@ -127,8 +127,8 @@ def seen_of(series: Iterable[Series]) -> Seen:
             buckets[bound] = buckets.get(bound, 0) + count
         elif one.name == "predictions_total":
             predictions[one.labels.get("bin", "")] = predictions.get(one.labels.get("bin", ""), 0) + count
-    counts = {"requests": requests, "errors": errors, "rejected": rejected}
-    return Seen(**counts, latency=_latency(buckets), predictions=predictions)
+    latency = _latency(buckets)
+    return Seen(requests=requests, errors=errors, rejected=rejected, latency=latency, predictions=predictions)
 
 
 def _refused(code: str) -> bool:
