@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
+import mlp_ci
 from mlp_ci.errors import OutsideError
 from mlp_ci.serve.package import naming
 from mlp_ci.serve.package.making import made, subject_of
@@ -160,6 +161,7 @@ def scene(
 @pytest.mark.timeout(900)
 def test_an_image_is_made_tried_pushed_and_the_same_again(scene: Scene, registry: str, tmp_path: Path) -> None:
     scene.platform(base=BASE, registry=f"{registry}/models")
+    ours = own_code()
     sbom = tmp_path / "bill.json"
     report = scene.package("1", "--sbom", sbom)
     reference = naming.reference(f"{registry}/models", scene.name, 1, scene.digest)
@@ -201,6 +203,8 @@ def test_an_image_is_made_tried_pushed_and_the_same_again(scene: Scene, registry
     scene.daemon.engine.ask("rmi", "--force", found["Id"])
     file = tmp_path / "image.tar"
     again = scene.package("1", "--no-push", "--image", file, MLP_CACHE=str(tmp_path / "cache"))
+    if own_code() != ours:
+        pytest.skip("somebody changed mlp-ci itself while this ran, and it is a part of the image")
     assert again["outputs"] == {"image": reference, "image-id": found["Id"]}
     with tarfile.open(file) as archive:
         [described] = json.load(archive.extractfile("manifest.json"))  # type: ignore[arg-type]
@@ -216,6 +220,13 @@ def test_an_image_is_made_tried_pushed_and_the_same_again(scene: Scene, registry
     lock.write_text(lock.read_text().replace("scikit-learn==", "scikit-learn==0."))
     assert "the lock has scikit-learn 0." in scene.package("1", "--lock", lock, code=2)["error"]["what"]
     assert scene.left == []
+
+
+def own_code() -> str:
+    """A digest of mlp-ci's own files."""
+    top = Path(mlp_ci.__file__).parent
+    files = sorted(p for p in top.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    return hashlib.sha256(b"".join(hashlib.sha256(p.read_bytes()).digest() for p in files)).hexdigest()
 
 
 def labels_of(scene: Scene) -> str:
