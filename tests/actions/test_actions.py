@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import typer.main
-import yaml
+from ruamel.yaml import YAML
 
 from mlp_ci.cli import app
 
@@ -64,7 +64,8 @@ NOT_OPTIONS = {"token", "tracking-uri"}
 
 
 def action(command: str) -> dict[str, Any]:
-    loaded = yaml.safe_load((ROOT / "actions" / command / "action.yml").read_text(encoding="utf-8"))
+    # ruamel refuses a key that stands twice, as act and GitHub do; PyYAML takes the last.
+    loaded = YAML(typ="safe").load((ROOT / "actions" / command / "action.yml").read_text(encoding="utf-8"))
     assert isinstance(loaded, dict)
     return loaded
 
