@@ -51,11 +51,9 @@ class Exchange:
         self.tried: list[Arm] = []
         self.blamed: set[Arm] | None = None
         self.quiet = bool(request.check) and gateway.is_token(request.check)  # a check, no traffic
-        self.answer: Answer | None = None
-        self.mirror: Mirror | None = None
 
     def start(self) -> None:
-        """Ask the arm that the route chooses, and its shadows."""
+        """Ask the arm that the route chooses."""
         if not self.quiet:
             self.gateway.counts.asked[self.route.name] += 1
         arm = self.route.choose(self.request, self.gateway.counts)
@@ -63,9 +61,6 @@ class Exchange:
             self._give_up(slow=False)
             return
         self._ask(arm)
-        for shadow in () if self.quiet else self.route.shadows:
-            if shadow.plan.weight >= 100 or random.random() * 100 < shadow.plan.weight:
-                Mirror.start(self, shadow)
 
     def _ask(self, arm: Arm) -> None:
         self.arm = arm
@@ -82,11 +77,12 @@ class Exchange:
             self._count(answer.status, now - self.sent)
         marks = b"x-request-id: %b\r\nx-model-version: %d\r\n" % (self.request_id.encode(), arm.version)
         self.client.answer(answer.status, b"".join(answer.headers) + marks, answer.body)
-        self.answer = answer
-        if not self.quiet:
-            self.gateway.record(self, arm, answer, (now - self.began) * 1000)
-        if self.mirror is not None:
-            self.mirror.compare()
+        if self.quiet:
+            return
+        self.gateway.record(self, arm, answer, (now - self.began) * 1000)
+        for shadow in self.route.shadows:
+            if shadow.plan.weight >= 100 or random.random() * 100 < shadow.plan.weight:
+                Mirror.start(self, shadow, answer)
 
     def _count(self, status: int, seconds: float) -> None:
         failed = status >= 500
@@ -138,46 +134,31 @@ class Exchange:
 
 
 class Mirror:
-    """The copy of a request for a shadow. Whatever becomes of it, the client hears nothing of it."""
+    """The copy of a request for a shadow, sent once the client has its answer; whatever becomes of it, nobody waits."""
 
-    def __init__(self, exchange: Exchange, arm: Arm) -> None:
+    def __init__(self, exchange: Exchange, arm: Arm, told: Answer) -> None:
         self.exchange, self.arm = exchange, arm
+        self.told = told.body if told.status == 200 and not told.encoded else None
         self.head = head_of(exchange.request, arm, exchange.target, exchange.request_id)
         self.body = exchange.body
-        self.deadline = exchange.deadline
+        self.deadline = time.monotonic() + exchange.route.plan.timeout
         self.sent = time.perf_counter()
-        self.answer: Answer | None = None
 
     @classmethod
-    def start(cls, exchange: Exchange, arm: Arm) -> None:
-        """Send a copy, unless too many are under way or the shadow is ejected."""
-        if arm.upstream.in_flight >= MIRRORED or arm.health.ejected:
+    def start(cls, exchange: Exchange, arm: Arm, told: Answer) -> None:
+        """Send a copy, unless too many are under way."""
+        if arm.upstream.in_flight >= MIRRORED:
             exchange.gateway.counts.shadow(arm.key).skipped += 1
-            return
-        made = cls(exchange, arm)
-        exchange.mirror = made
-        arm.upstream.ask(made)
+        else:
+            arm.upstream.ask(cls(exchange, arm, told))
 
     def answered(self, answer: Answer) -> None:
-        self.arm.tally.answered(time.perf_counter() - self.sent, answer.status)
-        self.arm.health.note(time.monotonic(), failed=answer.status >= 500, silent=False)
-        self.answer = answer
-        if self.exchange.answer is not None:
-            self.compare()
+        seconds = time.perf_counter() - self.sent
+        self.arm.tally.answered(seconds, answer.status)
+        self.exchange.gateway.record(self.exchange, self.arm, answer, seconds * 1000, self.told)
 
     def failed(self, error: UpstreamDown | UpstreamSlow) -> None:
         self.arm.tally.silent()
-        self.arm.health.note(time.monotonic(), failed=True, silent=True)
-
-    def compare(self) -> None:
-        """Once both have answered: record what the shadow said, next to what the client was told."""
-        said, told = self.answer, self.exchange.answer
-        if said is None or told is None:
-            return
-        self.answer = None  # once
-        seconds = time.perf_counter() - self.sent
-        beside = told.body if told.status == 200 and not told.encoded else None
-        self.exchange.gateway.record(self.exchange, self.arm, said, seconds * 1000, beside)
 
 
 def sampled(request_id: str, share: float) -> bool:
