@@ -6,17 +6,23 @@ import hashlib
 import json
 import os
 import shutil
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlp_ci.errors import GateError, InputError
+from mlp_ci.serve import state as states
+from mlp_ci.serve.state import Place
 from mlp_ci.serve.targets import Release
 from mlp_ci.spec import PROMOTION_FILE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from mlp_ci.serve.state import State
     from mlp_ci.spec import StageEntry
     from mlp_ci.tracking import Tracking
+
+KEPT = 5  # versions of each place whose files stay, the newest first
+FRESH = 3600.0  # seconds
 
 
 def folder_of(home: Path, digest: str) -> Path:
@@ -51,6 +57,7 @@ def fetch(home: Path, tracking: Tracking, run_id: str, digest: str) -> Path:
     folder = folder_of(home, digest)
     if folder.is_dir():
         if artifact_digest(folder) == digest:
+            os.utime(folder)  # it is wanted: nobody clears it away just now
             return folder
         shutil.rmtree(folder)
     scratch = folder.with_name(f".{folder.name[:16]}-{os.getpid()}")
@@ -65,6 +72,32 @@ def fetch(home: Path, tracking: Tracking, run_id: str, digest: str) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return folder
+
+
+def clear(home: Path) -> list[str]:
+    """Delete what no place of this machine will want again; the names of what is gone.
+
+    Kept is what runs, what the last versions of each place were made of (a rollback may want them) unless they were
+    rolled back, and whatever was fetched within the hour: another command may be about to start it.
+    """
+    wanted = set[str]()
+    for file in home.glob("*/*/state.json"):
+        state = states.read(Place(home, file.parent.parent.name, file.parent.name))
+        wanted |= _wanted(state) if state else set()
+    gone = []
+    for folder in sorted((home / "artifacts").glob("*")):
+        if folder.name not in wanted and time.time() - folder.stat().st_mtime > FRESH:
+            shutil.rmtree(folder, ignore_errors=True)
+            gone.append(folder.name)
+    return gone
+
+
+def _wanted(state: State) -> set[str]:
+    bad = {h.digest for h in state.held}
+    ran = dict.fromkeys(str(h["digest"]) for h in reversed(state.history) if h["digest"] not in bad)
+    digests = [*list(ran)[:KEPT], *(s.digest for s in state.servers.values())]
+    digests += [state.progress.digest] if state.progress and state.progress.going else []
+    return {folder_of(Path(), d).name for d in digests}
 
 
 def example_body(folder: Path) -> bytes | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlp_ci.errors import OutsideError
+from mlp_ci.serve import artefacts
 from mlp_ci.serve import state as states
 from mlp_ci.serve.analysis import Analysis, Judged, Verdict
 from mlp_ci.serve.measured import Measured, Seen
@@ -322,3 +325,19 @@ def test_nobody_else_sees_or_exchanges_what_is_served(tmp_path: Path) -> None:
         pass
     for folder in (place.home, place.home / "toy", place.folder):
         assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_only_the_files_of_versions_that_nobody_can_want_are_cleared_away(tmp_path: Path) -> None:
+    place, old = Place(tmp_path, "m", "s"), time.time() - 7200
+    folders = {n: artefacts.folder_of(tmp_path, f"sha256:{n:064x}") for n in range(1, 10)}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
+        os.utime(folder, (old, old))
+    os.utime(folders[9])  # just fetched by another command
+    with states.changing(place) as state:
+        ran = _ran(1, 2, 3, 4, 5, 6, 7)
+        state.history, state.live, state.arms = ran.history, ran.live, ran.arms
+        state.held = [Held(version=6, digest=f"sha256:{6:064x}", reason="", since="")]
+        state.progress = at_step(version=8, digest=f"sha256:{8:064x}")
+    assert artefacts.clear(tmp_path) == [folders[n].name for n in (1, 6)]
+    assert [n for n, folder in folders.items() if folder.exists()] == [2, 3, 4, 5, 7, 8, 9]

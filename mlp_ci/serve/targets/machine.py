@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mlp_ci.errors import InputError, NothingToDo, OutsideError, RolloutAborted
 from mlp_ci.serve import processes, reach
 from mlp_ci.serve import state as states
-from mlp_ci.serve.artefacts import folder_of
+from mlp_ci.serve.artefacts import clear, folder_of
 from mlp_ci.serve.measured import Measured, Seen
 from mlp_ci.serve.state import Arm, Held, Place, Reversal, Server, State
 from mlp_ci.serve.targets import Answer, Release, Settings, Why
@@ -98,6 +98,9 @@ class Machine(Told):
             server = self._server(place, release)
             made = None
             if server is None or attempt:
+                if not release.artefact.is_dir():
+                    msg = f"the files of version {release.version} are not on this machine any more"
+                    raise InputError(msg, why="no traffic was moved", fix=f"mlp-ci promote {place.stage}")
                 made = self.running.entry(place, release, settings, reach.free_port())
             with states.changing(place) as state:
                 known = state.servers.get(release.version)
@@ -163,6 +166,7 @@ class Machine(Told):
         keep = state.warm()
         for version in [v for v in state.servers if v not in keep]:
             self.withdraw(place, version)
+        clear(place.home)
 
     def withdraw(self, place: Place, version: int) -> None:
         """End a version that has no traffic, once it has answered what it was asked."""

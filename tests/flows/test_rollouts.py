@@ -1,0 +1,123 @@
+"""``mlp-ci rollout`` and ``deploy --watch | --plan``, whole: a forge, MLflow, real processes, real requests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from mlp_ci import serve
+from mlp_ci.errors import InputError, NothingToDo
+from mlp_ci.report import Outcome
+from mlp_ci.serve import flow_rollout
+from mlp_ci.serve import state as states
+from mlp_ci.serve.rollout.progress import Phase
+from mlp_ci.serve.targets.local import local
+from tests.flows.served import BETTER, DECIDED, GOOD, Scene, messages, scene
+from tests.serving import Load, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def flights(tmp_path: Path, mlflow_server: str) -> Iterator[Scene]:
+    """Version 1 serves staging, and version 2 is asked for; a step waits for its data."""
+    with scene(tmp_path, mlflow_server, rollout=DECIDED) as made:
+        made.promote(staging=GOOD)
+        assert serve.deploy(made.ctx, None).outcome is Outcome.PASS
+        made.promote(staging=BETTER)
+        yield made
+
+
+def weights(flights: Scene) -> dict[int, int]:
+    return {a.version: a.weight for a in local.arms(flights.place("staging"))}
+
+
+def test_people_have_a_say_in_a_rollout(flights: Scene, tmp_path: Path) -> None:
+    planned = serve.plan(flights.ctx, None)
+    assert weights(flights) == {1: 100}, "a plan changes nothing"
+    assert "+ traffic of" in planned.document
+    assert "10 %, 50 %, 100 %" in planned.document
+    assert any(f.check == "forecast" for f in planned.findings)
+    with pytest.raises(NothingToDo, match="no rollout is under way"):
+        flow_rollout.pause(flights.ctx, "staging", "")
+
+    begun = serve.deploy(flights.ctx, None)
+    assert (begun.outcome, begun.outputs["rollout"], begun.outputs["deployed"]) == (Outcome.PASS, "running", "[]")
+    assert weights(flights) == {1: 90, 2: 10}
+    assert flights.tracking.alias(flights.name, "staging") == GOOD, "nothing is announced before it is so"
+    assert not [f for f in serve.disagreements(flights.ctx) if f.outcome is Outcome.FAIL]
+
+    flow_rollout.steer(flights.ctx, "pause", "staging", "Ann is out")
+    with pytest.raises(NothingToDo, match="is paused already: Ann is out"):
+        flow_rollout.pause(flights.ctx, "staging", "")
+    assert serve.deploy(flights.ctx, None).outputs["rollout"] == "paused"
+    page = tmp_path / "page.html"
+    status = flow_rollout.status(flights.ctx, "staging", page)
+    assert (status.outputs["rollout"], status.exit_code) == ("paused", 0)
+    assert "Ann is out" in page.read_text()
+    flow_rollout.resume(flights.ctx, "staging")
+    assert serve.deploy(flights.ctx, None).outputs["rollout"] == "running"
+    with pytest.raises(InputError, match="'stop' is nothing that can be done"):
+        flow_rollout.steer(flights.ctx, "stop", "staging", "")
+
+    flow_rollout.promote(flights.ctx, "staging")
+    done = serve.deploy(flights.ctx, None)
+    assert (done.outputs["rollout"], flights.live("staging")) == ("done", BETTER), messages(done)
+    assert flights.tracking.alias(flights.name, "staging") == BETTER
+    assert flights.records() == [("staging", GOOD, "promotion"), ("staging", BETTER, "promotion")]
+
+
+def test_a_rollout_that_a_person_aborts_is_rolled_back_and_begins_anew_only_where_git_says_so(flights: Scene) -> None:
+    serve.deploy(flights.ctx, None)
+    with pytest.raises(NothingToDo, match="no rollout was aborted"):
+        flow_rollout.retry(flights.ctx, "staging")
+    report = flow_rollout.abort(flights.ctx, "staging", "it lies")
+    assert report.outcome is Outcome.PASS, messages(report)
+    assert (report.command, report.outputs["rollout"]) == ("rollout abort", "aborted")
+    assert weights(flights) == {1: 100}
+    asked = flights.asked()
+    assert asked.stages["staging"].version == GOOD
+    assert [(q.version, q.reason) for q in asked.quarantine] == [(BETTER, "it lies")]
+    with pytest.raises(InputError, match=r"version 2 is quarantined in promotion\.yaml"):
+        flow_rollout.retry(flights.ctx, "staging")
+    assert flow_rollout.status(flights.ctx, "staging").outputs["rollout"] == "aborted"
+
+
+def test_a_deploy_that_watches_hears_a_person_and_reaches_the_end_by_data(flights: Scene) -> None:
+    """Real requests decide: two versions that both answer; the latency check is left to its own tests."""
+    results: list[Any] = []
+    place = flights.place("staging")
+
+    def run() -> None:
+        results.append(serve.deploy(flights.ctx, None, watch=timedelta(seconds=40)))
+
+    with Load(flights.port("staging"), clients=2) as load:
+        watching = threading.Thread(target=run)
+        watching.start()
+        wait_until(lambda: (p := local.progress(place)) is not None and bool(p.looks))
+        flow_rollout.pause(flights.ctx, "staging", "a moment")
+        time.sleep(1)
+        paused = local.progress(place)
+        flow_rollout.promote(flights.ctx, "staging")
+        watching.join()
+        time.sleep(0.3)
+    assert paused
+    assert (paused.phase, paused.weight) == (Phase.PAUSED, 10)
+    (report,) = results
+    assert report.outputs["rollout"] == "done", messages(report)
+    assert load.failed == 0
+    assert load.versions["2"] > 0
+    kept = local.progress(place)
+    assert kept
+    assert kept.past == () or kept.past[0].canary.requests > 0
+    assert kept.current
+    assert kept.looks
+    state = states.read(place)
+    assert state
+    assert state.live == BETTER
