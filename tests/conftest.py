@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.forks import Forks
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
@@ -62,19 +64,20 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     monkeypatch.setenv("COLUMNS", "160")
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """What runs the command line without importing it anew each time."""
+    waiting = Forks()
+    yield waiting
+    waiting.close()
+
+
 @pytest.fixture
-def cli() -> Callable[..., subprocess.CompletedProcess[str]]:
+def cli(forks: Forks) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the real command line in a process of its own: ``cli("lint", "--path", folder)``."""
 
     def call(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "mlp_ci", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, **env},
-        )
+        return forks.run([str(a) for a in arguments], {**os.environ, **env})
 
     return call
 
