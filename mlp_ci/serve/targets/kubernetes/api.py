@@ -121,6 +121,9 @@ class Api:
         if answer.status != 404:
             self._read(answer, f"deleting {kind} {name}")
 
+    def publish(self, what: str) -> None:
+        """Make known what was written; nothing to do where the cluster itself was."""
+
     def through(self, method: str, what: str, path: str, body: bytes | None = None) -> Answered:
         """Ask a pod or Service (``what`` is ``pods/NAME:PORT`` or ``services/NAME:PORT``) by way of the API server."""
         place = f"/api/v1/namespaces/{self.namespace}/{what}/proxy{path}"

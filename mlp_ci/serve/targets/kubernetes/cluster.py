@@ -18,6 +18,7 @@ from mlp_ci.serve.state import Held, Interval, LiveFact, Place, Reversal, Server
 from mlp_ci.serve.targets import Answer, Release, Settings, Why
 from mlp_ci.serve.targets.kubernetes import addresses, manifests, measuring, planning, starting
 from mlp_ci.serve.targets.kubernetes.api import Api, Changed, said
+from mlp_ci.serve.targets.kubernetes.gitops import Checkout
 from mlp_ci.serve.targets.kubernetes.keeping import Keeping, state_in
 from mlp_ci.serve.targets.kubernetes.wanted import MANAGED, VERSION, Wanted, selector, version_name, wanted
 from mlp_ci.serve.targets.machine import as_expected, goal_of, settings_of
@@ -81,7 +82,7 @@ class KubernetesTarget(Told):
 
     @cached_property
     def _api(self) -> Api:
-        return Api.connect(self._cluster)
+        return Checkout.connect(self._cluster) if self._cluster.gitops else Api.connect(self._cluster)
 
     @cached_property
     def _keeping(self) -> Keeping:
@@ -166,6 +167,7 @@ class KubernetesTarget(Told):
             state.serve = settings.serve.model_dump(mode="json")
             state.stopped = False
 
+    @again
     def _apply(self, asked_for: Wanted) -> None:
         """Apply everything of the version, and delete what an earlier deploy of it made and this one does not want."""
         mine = manifests.of_version(asked_for)
@@ -173,6 +175,7 @@ class KubernetesTarget(Told):
             self._api.apply(manifest)
         kinds = {manifest["kind"] for manifest in mine}
         self._delete(asked_for.model, asked_for.stage, asked_for.version, kinds)
+        self._api.publish(f"run {asked_for.name}")
 
     def _delete(self, model: str, stage: str, version: int, but: set[str]) -> None:
         labels = {**MANAGED, **selector(model, stage), VERSION: str(version)}
@@ -248,7 +251,12 @@ class KubernetesTarget(Told):
     def withdraw(self, place: Place, version: int) -> None:
         """End a version that has no traffic; its pods answer what they were asked before they go."""
         if self._forget(place, version):
-            self._delete(place.model, place.stage, version, set())
+            self._end(place, version)
+
+    @again
+    def _end(self, place: Place, version: int) -> None:
+        self._delete(place.model, place.stage, version, set())
+        self._api.publish(f"end version {version} of {place}")
 
     @again
     def _forget(self, place: Place, version: int) -> bool:
@@ -282,15 +290,20 @@ class KubernetesTarget(Told):
         if self.read(place) is None:
             return
         self._stopped(place)
-        labels = {**MANAGED, **selector(place.model, place.stage)}
-        for api_version, kind in PARTS:
-            for found in self._api.find(api_version, kind, labels):
-                self._api.delete(api_version, kind, found["metadata"]["name"])
+        self._end_all(place)
 
     @again
     def _stopped(self, place: Place) -> None:
         with self.changing(place) as state:
             state.stopped = True
+
+    @again
+    def _end_all(self, place: Place) -> None:
+        labels = {**MANAGED, **selector(place.model, place.stage)}
+        for api_version, kind in PARTS:
+            for found in self._api.find(api_version, kind, labels):
+                self._api.delete(api_version, kind, found["metadata"]["name"])
+        self._api.publish(f"end all of {place}")
 
     def _workload(self, place: Place, version: int) -> Manifest | None:
         name = version_name(place.model, place.stage, version)

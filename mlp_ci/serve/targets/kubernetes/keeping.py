@@ -15,6 +15,7 @@ from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.serve import state as states
 from mlp_ci.serve.state import Place, State
 from mlp_ci.serve.targets.kubernetes import manifests
+from mlp_ci.serve.targets.kubernetes.matching import contains
 from mlp_ci.serve.targets.kubernetes.wanted import MANAGED, MODEL, label, place_name, selector
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from mlp_ci.spec.serve import KubernetesServing
 
 FOLLOW_SECONDS = 45
+SYNC_SECONDS = 600  # Argo CD looks every three minutes, Flux as it is told, unless a webhook wakes them
 MOST_BYTES = 200_000  # of 256 KiB that the annotations of an object may have together
 
 
@@ -73,6 +75,7 @@ class Keeping:
         manifest = self.manifest(place, state)
         manifest["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
         self.api.apply(manifest, force=force or fresh)
+        self.api.publish(f"{place}: {_split(state)}")
 
     def manifest(self, place: Place, state: State) -> Manifest:
         """The HTTPRoute that ``state`` wants."""
@@ -81,7 +84,7 @@ class Keeping:
 
     def follow(self, place: Place) -> None:
         """Wait until the Gateway's controller has taken the route as it is now."""
-        deadline = time.monotonic() + FOLLOW_SECONDS
+        deadline = time.monotonic() + (SYNC_SECONDS if self.cluster.gitops else FOLLOW_SECONDS)
         while True:
             found = self.route(place)
             taken, why = taken_by_gateway(found or {})
@@ -149,17 +152,12 @@ def taken_by_gateway(route: Manifest) -> tuple[bool, str]:
 
 def _leads_as(found: Manifest, wanted: Manifest) -> bool:
     """Whether the route leads where it should; the server adds defaults, which are no difference."""
-    return _contains(found.get("spec") or {}, wanted["spec"])
+    return contains(found.get("spec") or {}, wanted["spec"])
 
 
-def _contains(found: Any, wanted: Any) -> bool:
-    if isinstance(wanted, dict):
-        return isinstance(found, dict) and all(_contains(found.get(key), value) for key, value in wanted.items())
-    if isinstance(wanted, list):
-        if not isinstance(found, list) or len(found) != len(wanted):
-            return not wanted and not found
-        return all(map(_contains, found, wanted))
-    return bool(found == wanted)
+def _split(state: State) -> str:
+    """How the traffic is split, for the log of a GitOps repository."""
+    return ", ".join(f"{a.weight} % on version {a.version}" for a in state.arms) or "no traffic yet"
 
 
 def _compact(raw: Any) -> str:
