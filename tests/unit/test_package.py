@@ -21,6 +21,7 @@ from mlp_ci.serve import smoke
 from mlp_ci.serve.package import bytecode, contents, image, layers, lock, naming
 from mlp_ci.serve.package.bases import Base
 from mlp_ci.serve.package.bill import bill
+from mlp_ci.serve.package.flow import another_python
 from mlp_ci.serve.package.image import Subject
 from mlp_ci.serve.package.needs import SERVER, Needs, needs_of
 from mlp_ci.serve.package.packages import closure
@@ -319,6 +320,18 @@ def test_a_bill_is_the_same_for_the_same_image(tmp_path: Path) -> None:
     assert one == other
     assert one["metadata"]["timestamp"] == "2026-01-02T03:04:05+00:00"
     assert {"uvicorn", "click", "mlp-ci", "m", "python:slim"} <= {c["name"] for c in one["components"]}
+
+
+def test_another_python_than_the_models_own_is_said(tmp_path: Path) -> None:
+    assert another_python(tmp_path, SLIM) == []
+    (tmp_path / "python_env.yaml").write_text(f"python: {SLIM.minor}.99\n")
+    assert another_python(tmp_path, SLIM) == []
+    (tmp_path / "python_env.yaml").write_text("python: 3.8.2\n")
+    [finding] = another_python(tmp_path, SLIM)
+    assert finding.message == f"the model was made with Python 3.8.2, and python:slim has {SLIM.minor}"
+    assert finding.severity == "warning"
+    (tmp_path / "python_env.yaml").write_text(": [")
+    assert another_python(tmp_path, SLIM) == []
 
 
 # ---------------------------------------------------------------- smoke

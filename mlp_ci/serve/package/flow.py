@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import yaml
+
 from mlp_ci import containers
 from mlp_ci.errors import GateError, InputError, OutsideError
 from mlp_ci.evaluate.models import cached_model
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from mlp_ci.containers import Engine
     from mlp_ci.context import Context
+    from mlp_ci.serve.package.bases import Base
     from mlp_ci.serve.package.image import Subject
     from mlp_ci.spec import ModelSpec
     from mlp_ci.spec.serve import DockerServing
@@ -60,8 +63,8 @@ def package(ctx: Context, number: int, options: Options) -> Report:
     folder = cached_model(ctx, tracking, version.run_id, version.digest)
     subject = subject_of(folder, spec.name, number, version.digest, _lineage(ctx, spec, version))
     with made(engine, docker, subject, ctx.cache_folder / "images", asked) as image:
-        findings = tested(engine, image.loaded, subject, questions)
-        good = all(f.outcome is Outcome.PASS for f in findings)
+        findings = [*tested(engine, image.loaded, subject, questions), *another_python(folder, image.base)]
+        good = not any(f.outcome is Outcome.FAIL for f in findings)
         if good and options.image:
             image.export(options.image)
         if good and options.sbom:
@@ -70,6 +73,28 @@ def package(ctx: Context, number: int, options: Options) -> Report:
         if pushed:
             tracking.set_version_tags(spec.name, number, {"mlp.serving_image": pushed})
         return _report(subject, image, findings, pushed, options)
+
+
+def another_python(folder: Path, base: Base) -> list[Finding]:
+    """A warning, where the model was made with another Python than the base has: a pickle may load and yet differ."""
+    try:
+        made_with = str(yaml.safe_load((folder / "python_env.yaml").read_text(encoding="utf-8"))["python"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return []  # not every model says it
+    if made_with.split(".")[:2] == base.minor.split("."):
+        return []
+    message = f"the model was made with Python {made_with}, and {base.name} has {base.minor}"
+    fix = f"name a base with Python {'.'.join(made_with.split('.')[:2])}, or train with {base.minor}"
+    return [
+        Finding(
+            check="python",
+            outcome=Outcome.INCONCLUSIVE,
+            severity="warning",
+            subject="image",
+            message=message,
+            fix=fix,
+        )
+    ]
 
 
 def _settings(ctx: Context, options: Options) -> DockerServing:
@@ -129,7 +154,7 @@ def _push(engine: Engine, reference: str) -> str:
 
 
 def _report(subject: Subject, image: Made, findings: list[Finding], pushed: str, options: Options) -> Report:
-    good = all(f.outcome is Outcome.PASS for f in findings)
+    good = not any(f.outcome is Outcome.FAIL for f in findings)
     where = "pushed" if pushed else "on this engine"
     headline = f"{subject.model}: version {subject.version} is the image {pushed or image.reference} ({where})"
     if not good:
