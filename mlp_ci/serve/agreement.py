@@ -12,14 +12,14 @@ from mlp_ci.errors import MlpError, NotApproved, OutsideError
 from mlp_ci.report import Finding, Outcome
 from mlp_ci.serve.announcing import alias_finding, point_alias
 from mlp_ci.serve.asked import Job, judged, open_job
+from mlp_ci.serve.rights import busy, one_record
 from mlp_ci.serve.rollout.steps import split
-from mlp_ci.serve.state import Place, busy, one_record
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mlp_ci.context import Context
-    from mlp_ci.serve.state import LiveFact
+    from mlp_ci.serve.state import LiveFact, Place
     from mlp_ci.spec import StageEntry
 
 DEPLOY = "`mlp-ci deploy` where it is served, or `mlp-ci audit --repair`"

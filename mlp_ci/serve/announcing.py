@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import InputError, MlpError, OutsideError, RolloutAborted
 from mlp_ci.report import Finding, Outcome
-from mlp_ci.serve.state import LiveFact, one_record
+from mlp_ci.serve.rights import one_record
 
 if TYPE_CHECKING:
     from mlp_ci.github import Hub
     from mlp_ci.promote import Verdict
     from mlp_ci.serve.asked import Job
-    from mlp_ci.serve.state import Place
+    from mlp_ci.serve.state import LiveFact, Place
     from mlp_ci.spec import StageEntry
     from mlp_ci.tracking import Tracking
 

@@ -17,9 +17,9 @@ from mlp_ci.serve import artefacts
 from mlp_ci.serve.announcing import alias_finding, announce
 from mlp_ci.serve.asked import Job, Moved, Refused, judged, open_job, verified
 from mlp_ci.serve.reversals import finish
+from mlp_ci.serve.rights import one_rollout
 from mlp_ci.serve.rollout.driving import Failed, Plan, again, clear_others, roll_out
 from mlp_ci.serve.rollout.progress import Phase
-from mlp_ci.serve.state import one_rollout
 from mlp_ci.serve.targets import Release, Settings, Target
 from mlp_ci.serve.telling import status
 from mlp_ci.spec import PROMOTION_FILE, PromotionSpec, StageEntry

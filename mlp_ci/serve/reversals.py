@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import MlpError
 from mlp_ci.report import Finding, Outcome
-from mlp_ci.serve.state import Place, Reversal, one_record
+from mlp_ci.serve.rights import one_record
 from mlp_ci.spec import PROMOTION_FILE, Quarantined, StageEntry
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from mlp_ci.context import Context
     from mlp_ci.github import Hub
+    from mlp_ci.serve.state import Place, Reversal
     from mlp_ci.serve.targets import Target
     from mlp_ci.spec import PromotionSpec
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -331,7 +330,7 @@ def _reversal(raw: Mapping[str, Any] | None) -> Reversal | None:
     return Reversal(**{**raw, "held": Held(**raw["held"]), "done": tuple(raw["done"])})
 
 
-def _make(place: Place) -> None:
+def make(place: Place) -> None:
     """Make the folder. Nobody else may exchange what is about to be loaded, or read what people sent."""
     for folder in (place.home, place.home / place.model, place.folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -340,7 +339,7 @@ def _make(place: Place) -> None:
 @contextmanager
 def changing(place: Place) -> Iterator[State]:
     """Read the state under a lock, let the caller change it, and write it: all of it or nothing."""
-    _make(place)
+    make(place)
     with (place.folder / "lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         state = read(place) or State(model=place.model, stage=place.stage)
@@ -353,49 +352,6 @@ def changing(place: Place) -> Iterator[State]:
         plan = gateway_plan(state)
         if read_json(place.gateway_file) != plan:  # also after a command that was killed right here
             write_json(place.gateway_file, plan)
-
-
-@contextmanager
-def one_rollout(place: Place) -> Iterator[None]:
-    """Hold the right to move traffic to a new version; the lock ends with the process that holds it."""
-    _make(place)
-    with (place.folder / "rollout.lock").open("a") as lock:
-        for left in (2, 1, 0):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if not left:
-                    msg = f"another deploy is under way for {place}"
-                    raise OutsideError(msg, fix="wait until it is done, then run this again") from error
-                time.sleep(0.02)  # it may only have been an audit that looked; see `busy`
-        yield
-
-
-@contextmanager
-def one_record(place: Place) -> Iterator[None]:
-    """Hold the right to say outside what runs here (git, alias, records); whoever comes later waits.
-
-    Without it the alias of a deploy could come after that of a rollback, and name what was just taken away.
-    """
-    _make(place)
-    with (place.folder / "record.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def busy(place: Place) -> bool:
-    """Whether another command is moving the traffic, or telling of it, right now."""
-    for name in ("rollout.lock", "record.lock"):
-        file = place.folder / name
-        if not file.exists():
-            continue
-        with file.open("r") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-    return False
 
 
 def read_json(file: Path) -> Any:

@@ -15,6 +15,7 @@ from mlp_ci.serve import state as states
 from mlp_ci.serve.asked import open_job
 from mlp_ci.serve.flow_rollback import roll_back
 from mlp_ci.serve.measured import Measured
+from mlp_ci.serve.rights import one_rollout
 from mlp_ci.serve.rollout import steps
 from mlp_ci.serve.state import Arm, Server
 from mlp_ci.serve.targets import Release, Settings
@@ -208,7 +209,7 @@ def test_changed_tags_a_rollout_half_way_and_what_is_down_are_told(floor: Floor)
     floor.paper.prepare(place, Release(BETTER, digests[BETTER], place.folder), settings)
     floor.paper.shift(place, [Arm(version=GOOD, weight=90), Arm(version=BETTER, weight=10, arm="canary")])
     assert "90 % on version 1, 10 % on version 2" in floor.look()[0][2]
-    with states.one_rollout(place):
+    with one_rollout(place):
         assert floor.look() == [], "a deploy that is under way is no disagreement"
     floor.paper.shift(place, [Arm(version=GOOD, weight=100)])
     progress = steps.first(BETTER, digests[BETTER], GOOD, settings.serve.rollout, NOW)

@@ -18,6 +18,7 @@ from mlp_ci.serve import artefacts
 from mlp_ci.serve import state as states
 from mlp_ci.serve.analysis import Analysis, Judged, Verdict
 from mlp_ci.serve.measured import Measured, Seen
+from mlp_ci.serve.rights import one_rollout
 from mlp_ci.serve.rollout import steps
 from mlp_ci.serve.rollout.progress import Look, Phase, Progress
 from mlp_ci.serve.rollout.steps import Action
@@ -311,17 +312,17 @@ def test_two_deploys_of_a_stage_do_not_run_at_once(tmp_path: Path) -> None:
     place = Place(tmp_path, "m", "s")
 
     def second() -> None:
-        with states.one_rollout(place):
+        with one_rollout(place):
             pass
 
-    with states.one_rollout(place), pytest.raises(OutsideError, match="another deploy is under way for m in s"):
+    with one_rollout(place), pytest.raises(OutsideError, match="another deploy is under way for m in s"):
         second()
     second()
 
 
 def test_nobody_else_sees_or_exchanges_what_is_served(tmp_path: Path) -> None:
     place = Place(tmp_path / "state" / "serve", "toy", "staging")
-    with states.one_rollout(place), states.changing(place):
+    with one_rollout(place), states.changing(place):
         pass
     for folder in (place.home, place.home / "toy", place.folder):
         assert folder.stat().st_mode & 0o777 == 0o700
