@@ -146,7 +146,7 @@ def labels_of(truth: Truth, chance: np.random.Generator) -> int | None:
 
 
 def whole_of(truth: Truth, chance: np.random.Generator) -> int | None:
-    """The default analysis as a controller runs it, about 20 looks a step: on when it passes; None when it went through."""
+    """The default analysis as a controller runs it, some 20 looks a step: on when it passes; None when all did."""
     past: list[Stratum] = []
     old_shares, shares = _slow(truth, 1.0), _slow(truth, truth.slower)
     for index, weight in enumerate(truth.steps):

@@ -21,6 +21,8 @@ from mlp_ci.presenter import Presenter
 
 if TYPE_CHECKING:
     from mlp_ci.report import Report
+    from mlp_ci.serve.measured import Labels
+    from mlp_ci.spec.model import ModelSpec
 
 app = typer.Typer()
 
@@ -104,7 +106,8 @@ def deploy(
 
         if plan:
             return run_plan(context_of(path, platform), stage)
-        return run_deploy(context_of(path, platform), stage, watch=duration_of("--watch", watch))
+        context = context_of(path, platform)
+        return run_deploy(context, stage, watch=duration_of("--watch", watch), labels=_labels)
 
     return Presenter("deploy", output_format, output)(flow)
 
@@ -179,3 +182,12 @@ def audit(
         return run_audit(context_of(path, platform), since=since, repair=repair)
 
     return Presenter("audit", output_format, output)(flow)
+
+
+def _labels(repo: Path, spec: ModelSpec, log: Path) -> Labels | None:
+    """Who knows how good versions are by the labels that come; nobody where the model names none."""
+    if spec.monitor.labels is None:
+        return None
+    from mlp_ci.monitor.arms import source
+
+    return source(repo, spec, log)

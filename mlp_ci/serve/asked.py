@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.github import Hub
     from mlp_ci.promote import Verdict
+    from mlp_ci.serve.measured import LabelsOf
     from mlp_ci.tracking import Tracking
 
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 class Job:
     """One run of a command: what git asks for, and whom to ask. MLflow is only contacted when it is needed.
 
-    ``watch`` is how long the command stays with a rollout whose steps take their time.
+    ``watch`` is how long the command stays with a rollout whose steps take their time. ``labels`` finds
+    whoever knows what labels say of versions.
     """
 
     ctx: Context
@@ -37,6 +39,7 @@ class Job:
     target: Target
     commit: str
     watch: timedelta = timedelta(0)
+    labels: LabelsOf | None = None
     _tracking: Tracking | None = None
 
     @property

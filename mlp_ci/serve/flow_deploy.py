@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlp_ci.context import Context
+    from mlp_ci.serve.measured import LabelsOf
     from mlp_ci.serve.smoke import Smoke
     from mlp_ci.serve.state import LiveFact, Place
     from mlp_ci.serve.telling.facts import Facts
@@ -48,14 +49,21 @@ class Done:
     tables: list[Table] = field(default_factory=list)
 
 
-def deploy(ctx: Context, stage: str | None, *, watch: timedelta = timedelta(0)) -> Report:
+def deploy(
+    ctx: Context,
+    stage: str | None,
+    *,
+    watch: timedelta = timedelta(0),
+    labels: LabelsOf | None = None,
+) -> Report:
     """Bring every stage (or one) to what promotion.yaml on the default branch names, as far as it may be by now.
 
-    ``watch``: stay for so long with a rollout whose steps take their time; the next deploy goes on with it. Raises
-    NothingToDo when git names nothing. Refusals and failures of a stage are findings, and decide the exit code:
-    5 not approved, 6 rolled back, 2 and 7 as everywhere; the first stage's failure wins.
+    ``watch``: stay for so long with a rollout whose steps take their time; the next deploy goes on with it.
+    ``labels`` finds whoever knows what labels say of versions. Raises NothingToDo when git names nothing. Refusals and
+    failures of a stage are findings, and decide the exit code: 5 not approved, 6 rolled back, 2 and 7 as everywhere;
+    the first stage's failure wins.
     """
-    job = replace(open_job(ctx), watch=watch)
+    job = replace(open_job(ctx), watch=watch, labels=labels)
     return report_of(job, bring_all(job, stages_of(job, stage)))
 
 
@@ -253,6 +261,7 @@ def _plan(job: Job, place: Place, release: Release) -> Plan:
         smoke=_questions(job),
         watch=job.watch,
         rehearsal=_rehearsal(job, place, release),
+        labels=job.labels(job.ctx.repo, job.model, job.ctx.prediction_log) if job.labels else None,
     )
 
 

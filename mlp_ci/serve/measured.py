@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+    from pathlib import Path
+
+    from mlp_ci.spec.model import ModelSpec
+
+    # What labels say of versions: metric → (rows, value, variance); the value's standard error is √(variance / rows).
+    Means = Mapping[str, tuple[int, float, float]]
+    # Asked for a stage, since a moment, of some versions; by version. Whoever drives a rollout does not know labels:
+    # it is handed one of these, made for a working tree, its model and the prediction log (None: there are no labels).
+    Labels = Callable[[str, datetime, tuple[int, ...]], Mapping[int, Means]]
+    LabelsOf = Callable[[Path, ModelSpec, Path], Labels | None]
 
 # Upper bounds of the latency bins in milliseconds: each a tenth more than the one before, from 0.1 ms to over a minute,
 # so that a quantile is known within 10 %. One more bin holds what is slower.

@@ -26,6 +26,7 @@ from tests.flows.paper import Paper
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mlp_ci.serve.measured import Labels
     from mlp_ci.serve.targets import Target
 
 ERRORS = [{"metric": "error_rate", "max_increase": 0.02}]
@@ -69,6 +70,7 @@ class Ground:
     place: Place
     target: Scripted
     file: Path
+    labels: Labels | None = None
 
     def release(self, version: int) -> Release:
         folder = self.place.home / f"v{version}"
@@ -79,7 +81,8 @@ class Ground:
     def roll(self, version: int = 2, *, seconds: float = 0.0, **rollout: Any) -> Driven:
         given = {"strategy": "canary", "steps": [10, 50, 100], "wait": "1h", "trust": "0s", **rollout}
         serve = Serve.model_validate({"rollout": given})
-        plan = Plan(release=self.release(version), settings=Settings(serve=serve), watch=timedelta(seconds=seconds))
+        wait = timedelta(seconds=seconds)
+        plan = Plan(release=self.release(version), settings=Settings(serve=serve), watch=wait, labels=self.labels)
         target: Target = self.target
         return roll_out(target, self.place, plan)
 
@@ -139,6 +142,30 @@ def test_a_bad_version_is_taken_away_with_the_evidence(ground: Ground) -> None:
     assert ground.target.unfinished(ground.place)[0].left == ("git", "alias", "record", "deployment")
     with pytest.raises(RolloutAborted, match="was rolled back"):
         ground.roll()
+
+
+def test_labels_that_come_decide_and_stay_known(ground: Ground) -> None:
+    """What labels say of both versions is asked for since the rollout began, and kept when nobody can be asked."""
+    check, asked = [{"metric": "accuracy", "max_drop": 0.02}], list[Any]()
+    ground.target.each = 100
+    means: dict[int, dict[str, tuple[int, float, float]]] = {}
+
+    def labels(stage: str, since: datetime, versions: tuple[int, ...]) -> dict[int, Any]:
+        asked.append((stage, since, versions))
+        return means
+
+    ground.labels = labels
+    assert "no labels have come yet" in str(ground.roll(analysis=check).findings[-1].message)
+    assert asked[0] == ("production", datetime.fromisoformat(ground.progress.started), (1, 2))
+    means = {1: {"accuracy": (500, 0.9, 0.09)}, 2: {"accuracy": (60, 0.88, 0.1)}}
+    assert "60 labelled rows of the" in str(ground.roll(analysis=check).findings[-1].message)
+    means = {}
+    ground.roll(analysis=check)
+    assert ground.progress.current
+    assert ground.progress.current.canary.means == {"accuracy": (60, 0.88, 0.1)}
+    means = {1: {"accuracy": (5000, 0.9, 0.09)}, 2: {"accuracy": (2000, 0.8, 0.16)}}
+    with pytest.raises(Failed, match=r"aborted at 10 %: accuracy: 0.8, the old version 0.9"):
+        ground.roll(analysis=check)
 
 
 @pytest.mark.parametrize(("wish", "phase"), [("pause", Phase.PAUSED), ("advance", Phase.DONE), ("abort", None)])

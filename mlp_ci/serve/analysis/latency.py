@@ -8,7 +8,7 @@ shares, as of errors.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -159,15 +159,11 @@ def table_of(check: Check, q: float, both: tuple[np.ndarray, np.ndarray], all_st
 
 
 def _edge(check: Check, q: float, stable: np.ndarray) -> int:
-    """The first bin that lies beyond the margin: the edge next to it, but above the stable version's quantile."""
+    """The first bin beyond the margin: from the last edge that is not above it, but above the stable quantile's bin."""
     at = quantile(stable, q)
     harm = at * check.max_ratio if check.max_ratio else at + float(check.max_increase or 0)
-    above = bisect_left(LATENCY_BOUNDS_MS, harm)
-    if above and (
-        above >= len(LATENCY_BOUNDS_MS) or harm / LATENCY_BOUNDS_MS[above - 1] < LATENCY_BOUNDS_MS[above] / harm
-    ):
-        above -= 1
-    return max(above, bisect_left(LATENCY_BOUNDS_MS, at)) + 1
+    below = bisect_right(LATENCY_BOUNDS_MS, harm) - 1
+    return max(below, bisect_left(LATENCY_BOUNDS_MS, at)) + 1
 
 
 def _needed(base: float, q: float, others: float, level: Level) -> int | None:

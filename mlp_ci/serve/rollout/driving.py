@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from mlp_ci import clock
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mlp_ci.serve.analysis import Analysis
-    from mlp_ci.serve.measured import Measured
+    from mlp_ci.serve.measured import Labels, Measured
     from mlp_ci.serve.rollout.progress import Progress
     from mlp_ci.serve.smoke import Smoke
     from mlp_ci.serve.state import Place, Reversal
@@ -48,13 +48,17 @@ class Failed(RolloutAborted):
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be rolled out. ``watch``: how long to stay with it. ``rehearsal``: the stage where it runs already."""
+    """What is to be rolled out. ``watch``: how long to stay with it. ``rehearsal``: the stage where it runs already.
+
+    ``labels`` says how good versions are by the labels that have come.
+    """
 
     release: Release
     settings: Settings
     smoke: Sequence[Smoke] = ()
     watch: timedelta = timedelta(0)
     rehearsal: Place | None = None
+    labels: Labels | None = None
 
 
 @dataclass
@@ -251,6 +255,9 @@ class _Driver:
             self._lost()
         now, rollout, measured = clock.now(), self.plan.settings.serve.rollout, self._measured()
         seen = steps.observed(progress, measured, now) if measured and progress.step_started else progress
+        if self.plan.labels:
+            began, versions = datetime.fromisoformat(progress.started), (progress.stable, progress.version)
+            seen = steps.labelled(seen, self.plan.labels(self.place.stage, began, versions))
         analysis = None
         if steps.compared(seen):
             analysis = standing.analysed(seen, rollout)

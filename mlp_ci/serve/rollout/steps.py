@@ -16,9 +16,10 @@ from mlp_ci.serve.rollout.progress import Look, Phase, Progress, Stratum
 from mlp_ci.serve.state import CANARY, SHADOW, STABLE, Arm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mlp_ci.serve.analysis import Analysis
+    from mlp_ci.serve.measured import Means
     from mlp_ci.serve.state import Held, Interval
     from mlp_ci.spec.serve import Rollout
 
@@ -162,6 +163,22 @@ def observed(progress: Progress, measured: Measured, now: datetime) -> Progress:
         stratum,
         stable=stratum.stable.plus(grown[progress.stable]),
         canary=stratum.canary.plus(grown[progress.version]),
+    )
+    before = progress.current or stratum
+    known = {progress.stable: before.stable.means, progress.version: before.canary.means}
+    return labelled(replace(progress, current=current), known)
+
+
+def labelled(progress: Progress, means: Mapping[int, Means]) -> Progress:
+    """With what labels say of both versions since the rollout began, by version; see ``Seen.means``."""
+    current = progress.current
+    if current is None:
+        return progress
+    stable, canary = (means.get(version, {}) for version in (progress.stable, progress.version))
+    current = replace(
+        current,
+        stable=replace(current.stable, means={**current.stable.means, **stable}),
+        canary=replace(current.canary, means={**current.canary.means, **canary}),
     )
     return replace(progress, current=current)
 
