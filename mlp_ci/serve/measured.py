@@ -135,7 +135,7 @@ def value_of_bin(name: str) -> float | None:
     if kind == "p":
         return (int(digits) + 0.5) / 100
     rank = int(digits) if kind == "q" else 99999 - int(digits)
-    size = 10.0 ** ((rank - 600) / _PER_DECADE)
+    size = math.pow(10.0, (rank - 600) / _PER_DECADE)
     return size if kind == "q" else -size
 
 

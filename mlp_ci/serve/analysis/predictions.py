@@ -22,6 +22,7 @@ from mlp_ci.serve.analysis.errors import no_traffic
 from mlp_ci.serve.analysis.evidence import Array, Table, log_evidence, pooled
 from mlp_ci.serve.analysis.level import Level, rounded
 from mlp_ci.serve.analysis.verdict import Judged, Need, Verdict
+from mlp_ci.serve.measured import value_of_bin
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -202,11 +203,8 @@ def _order(name: str) -> tuple[int, str]:
 
 
 def _value(name: str) -> str:
-    """The upper end of a bin of numbers, or the category."""
-    if not _is_number(name) or name == "nan":
+    """About the upper end of a bin of numbers, or the category."""
+    value = value_of_bin(name)
+    if value is None:
         return name.removeprefix("=")[:40]
-    rank = int(name[1:])
-    if name[0] == "p":
-        return f"{(rank + 1) / 100:.2g}"
-    size = 10 ** (((99999 - rank if name[0] == "n" else rank) - 600) / 48)
-    return f"{size:.3g}" if name[0] == "q" else f"−{size:.3g}"
+    return f"{value + 0.005:.2g}" if name.startswith("p") else f"{value:.3g}".replace("-", "−")
