@@ -7,6 +7,7 @@ done. Killed anywhere, the same command finishes; a stage that is refused leaves
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -82,8 +83,10 @@ def stages_of(job: Job, stage: str | None) -> list[str]:
 def bring_all(job: Job, stages: Sequence[str]) -> dict[str, Done]:
     """Bring these stages to what git asks for, one after the other; what became of each."""
     results: dict[str, Done] = {}
+    end = time.monotonic() + job.watch.total_seconds()
     for name in stages:
         said: list[Finding] = []
+        job = replace(job, watch=timedelta(seconds=max(0.0, end - time.monotonic())))
         for _ in range(TRIES):
             try:
                 results[name] = bring(job, name)
