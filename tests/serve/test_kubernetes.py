@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pyarrow import parquet
 
 from mlp_ci.errors import InputError, NothingToDo, OutsideError, RolloutAborted
@@ -25,10 +27,12 @@ from mlp_ci.serve.targets.kubernetes.api import APPLY, Api
 from mlp_ci.spec.serve import KubernetesServing
 from mlp_ci.tracking import artifact_digest
 from tests import api_server
+from tests.api_server import write_kubeconfig
 from tests.serve.kube.stand import NAMESPACE, REGISTRY, Stand, install, real_cluster, stand_in_cluster
 from tests.serving import LOGGED, body, save_model, wait_until
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "serve-on-kubernetes.md"
 BODY = b'{"inputs": [[1.0]]}'
 REAL = pytest.param("real", marks=pytest.mark.slow)
 
@@ -270,3 +274,34 @@ def test_our_own_server_and_gateway_are_what_the_pod_says(tmp_path: Path) -> Non
         wait_until(lambda: not stand.names("v1", "Pod"))
     logged = list((tmp_path / "log" / "flight-delay" / "stage=production").rglob("part-*.parquet"))
     assert sum(parquet.read_metadata(part).num_rows for part in logged) == 11
+
+
+@pytest.mark.slow
+def test_the_role_on_the_page_is_enough(real_server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Role that the how-to shows, given to a user who may do nothing else: a rollout and a rollback."""
+    page = HOW_TO.read_text(encoding="utf-8")
+    role = next(
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", page, re.S) if "kind: Role" in block
+    )
+    address = json.loads(real_server.read_text())["clusters"][0]["cluster"]["server"]
+    with real_cluster(tmp_path, real_server) as stand:
+        subject = {"kind": "User", "name": "nobody", "apiGroup": "rbac.authorization.k8s.io"}
+        bound = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role["metadata"]["name"]}
+        binding = {**role, "kind": "RoleBinding", "subjects": [subject], "roleRef": bound}
+        del binding["rules"]
+        monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path, address, "b-token")))
+        with pytest.raises(OutsideError, match="refuses"):
+            live(stand)
+        for plural, manifest in (("roles", role), ("rolebindings", binding)):
+            path = f"/apis/rbac.authorization.k8s.io/v1/namespaces/{NAMESPACE}/{plural}"
+            assert stand.api.ask("POST", path, None, json.dumps(manifest).encode()).status == 201
+        live(stand)
+        target, place = stand.target(), stand.place()
+        assert target.plan(place, stand.release(4), stand.settings())
+        live(stand, 4)
+        assert target.ask(place, 4, BODY).status == 200
+        assert target.measured(place).versions[4].requests >= 1
+        begun = time.monotonic()
+        assert target.turn_back(place, None, Why(reason="no", now=NOW))[1]
+        assert time.monotonic() - begun < 60
+        target.stop(place)
