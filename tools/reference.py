@@ -28,6 +28,10 @@ FILES = {
         "platform.yaml",
         "What holds for the whole organisation. Lives in the organisation's `.github` repository.",
     ),
+    "gateway": (
+        "gateway.yaml",
+        "Several models and tenants behind one address, for [`mlp-ci gateway`](../how-to/route-several-models.md).",
+    ),
 }
 
 

@@ -154,7 +154,9 @@ class Running:
         """The prediction log, by request id."""
         if not list(self.log.rglob("part-*.parquet")):
             return []
-        found = duckdb.sql(f"SELECT * FROM read_parquet('{self.log}/**/part-*.parquet', union_by_name = true)")
+        # A column may be called as a folder of the log is, such as hour: what counts is the file.
+        how = "union_by_name = true, hive_partitioning = false"
+        found = duckdb.sql(f"SELECT * FROM read_parquet('{self.log}/**/part-*.parquet', {how})")
         names = [d[0] for d in found.description]
         return sorted((dict(zip(names, row, strict=True)) for row in found.fetchall()), key=lambda r: r["request_id"])
 

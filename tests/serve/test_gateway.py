@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,15 +24,15 @@ from tests.serve.gateways import (
     alive,
     body_of,
     children,
+    free_port,
     gateway,
     logged,
     route,
 )
-from tests.serving import wait_until
+from tests.serving import ROW, body, save_model, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -255,3 +258,43 @@ def test_a_killed_gateway_loses_20_ms_and_a_killed_recorder_comes_back(tmp_path:
         running.process.wait()
         wait_until(lambda: not alive(recorder))
         assert len(running.rows()) == 10
+
+
+@pytest.mark.slow
+def test_mlflows_own_server_works_as_well_behind_the_gateway(tmp_path: Path) -> None:
+    port, own = free_port(), free_port()
+    model = save_model(tmp_path / "model")
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(model), "--env-manager", "local"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    log = tmp_path / "log"
+    columns = ("--columns", "distance:float,hour:int,carrier:string")
+    sidecar = ("--upstream", f"http://127.0.0.1:{port}", "--model", "flights", "--version", "7", "--log", str(log))
+    with (tmp_path / "mlflow.log").open("wb") as said:
+        server = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+            env={**os.environ, "PATH": path},
+        )
+    try:
+        with gateway(
+            tmp_path / "g", arguments=(*sidecar, *columns, "--expose-measured", "--port", str(own))
+        ) as running:
+            wait_until(lambda: running.ask("/invocations", body())[0] == 200, 120)
+            before = running.ask("/measured", None)[2]["versions"]["7"]["requests"]
+            split = {"columns": list(ROW), "data": [list(ROW.values()), [4000.0, 8, "AA"]]}
+            status, told, answer = running.ask("/invocations", json.dumps({"dataframe_split": split}).encode())
+            assert (status, told["x-model-version"], answer) == (200, "7", {"predictions": [0, 1]})
+            table = b"distance,hour,carrier\n4000,7,UA\n"
+            status, _, answer = running.ask("/invocations", table, {"Content-Type": "text/csv"})
+            assert (status, answer) == (200, {"predictions": [1]})
+            assert running.ask("/invocations", b"{}")[0] == 400
+            assert running.ask("/measured", None)[2]["versions"]["7"]["requests"] == before + 3
+            running.stop()
+            logged_rows = [r for r in Running(tmp_path, port=own).rows() if r["distance"] == 4000.0]
+            assert [(r["hour"], r["carrier"], r["prediction"]) for r in logged_rows].count((7, "UA", 1.0)) == 1
+            assert (8, "AA", 1.0) in [(r["hour"], r["carrier"], r["prediction"]) for r in logged_rows]
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.wait()

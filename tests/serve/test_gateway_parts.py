@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import json
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, cast
 from unittest.mock import Mock
 
 import pytest
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 from mlp_ci.serve.gateway import ejecting
 from mlp_ci.serve.gateway.bodies import Form, Unreadable, first_row, predictions_of, rows_of
 from mlp_ci.serve.gateway.exchange import sampled
+from mlp_ci.serve.gateway.front import Client, Front, Request
 from mlp_ci.serve.gateway.plan import LogPlan, Plan
 from mlp_ci.serve.gateway.recorder import Frames, Recorder, difference_bin, framed
 from mlp_ci.serve.gateway.routing import pick, share_of
@@ -232,3 +236,88 @@ def test_both_formats_of_the_configuration_are_read() -> None:
     assert plan.routes[0].log
     assert isinstance(plan.routes[0].log, LogPlan)
     assert plan.routes[0].log.columns == {}, "the log's own columns are its own"
+
+
+class Wire:
+    """What a client's connection would get."""
+
+    def __init__(self) -> None:
+        self.sent, self.closed, self.paused = b"", False, False
+
+    def write(self, data: bytes) -> None:
+        assert not self.closed
+        self.sent += data
+
+    def writelines(self, parts: Any) -> None:
+        self.write(b"".join(parts))
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        pass
+
+    def get_extra_info(self, _name: str) -> None:
+        return None
+
+    def pause_reading(self) -> None:
+        self.paused = True
+
+    def resume_reading(self) -> None:
+        self.paused = False
+
+
+async def fed(chunks: list[bytes]) -> tuple[Wire, list[Request]]:
+    """A client that sends these pieces to a front that answers each request later, in its own time."""
+    got, wire = list[Request](), Wire()
+
+    def handle(client: Client, request: Request) -> None:
+        got.append(request)
+        asyncio.get_running_loop().call_soon(client.tell, 200, {"n": len(got)})
+
+    client = Client(Front(handle))
+    client.connection_made(cast(Any, wire))
+    for chunk in chunks:
+        while wire.paused:
+            await asyncio.sleep(0)
+        if wire.closed:
+            break
+        client.data_received(chunk)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    client.connection_lost(None)
+    return wire, got
+
+
+bodies = st.lists(st.binary(max_size=30), min_size=1, max_size=6)
+cuts = st.lists(st.integers(1, 400), max_size=12)
+
+
+def cut(stream: bytes, at: list[int]) -> list[bytes]:
+    points = sorted({0, *(c % (len(stream) + 1) for c in at), len(stream)})
+    return [stream[a:b] for a, b in itertools.pairwise(points) if a < b]
+
+
+@given(bodies, cuts)
+def test_requests_arrive_whole_however_they_are_cut(payloads: list[bytes], at: list[int]) -> None:
+    heads = [b"POST /invocations HTTP/1.1\r\nHost: x\r\nX-Request-Id: r%d\r\n" % n for n in range(len(payloads))]
+    plain = [b"%bContent-Length: %d\r\n\r\n%b" % (h, len(p), p) for h, p in zip(heads, payloads, strict=True)]
+    wire, got = asyncio.run(fed(cut(b"".join(plain), at)))
+    assert [r.body for r in got] == payloads
+    assert [r.identity() for r in got] == [f"r{n}" for n in range(len(payloads))]
+    assert [int(n) for n in re.findall(rb'"n": (\d+)', wire.sent)] == list(range(1, len(payloads) + 1)), "in turn"
+    assert not wire.closed
+
+
+@given(st.binary(max_size=300), st.binary(max_size=40), cuts)
+def test_no_bytes_break_the_front(garbage: bytes, more: bytes, at: list[int]) -> None:
+    good = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    for stream in (garbage, good[: len(garbage) % len(good)] + more + good, good + garbage):
+        wire, _ = asyncio.run(fed(cut(stream, at)))
+        answers = re.findall(rb"HTTP/1\.1 (\d+) ", wire.sent)
+        assert all(status in (b"100", b"200", b"400", b"413", b"431") for status in answers)
