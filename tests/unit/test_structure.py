@@ -109,6 +109,28 @@ def test_imports_inside_of_data_go_one_way() -> None:
     assert not wrong
 
 
+# What answers and what judges stand alone: neither knows of rollouts, targets or what git asks for.
+SERVING_ALONE = {
+    "server": {"answers", "listening", "model", "payload", "processes", "signature"},
+    "gateway": {"listening", "measured", "payload", "processes"},
+    "analysis": {"measured", "rollout.progress"},
+    "batch": {"model", "signature"},
+}
+
+
+def test_what_answers_and_what_judges_know_nothing_of_rollouts() -> None:
+    wrong = []
+    for part, allowed in SERVING_ALONE.items():
+        for path in (PACKAGE / "serve" / part).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlp_ci.serve"):
+                    module = str(node.module).removeprefix("mlp_ci.serve").removeprefix(".")
+                    names = [module] if module else [alias.name for alias in node.names]
+                    beyond = [n for n in names if n.split(".")[0] != part and n not in allowed]
+                    wrong += [f"{path.relative_to(PACKAGE)} imports {n}" for n in beyond]
+    assert not wrong
+
+
 # Library → who may import it. What a library is to everybody else is said in our own words by its only user.
 ONLY_USERS = {
     "mlflow": {
