@@ -93,7 +93,7 @@ def bring_all(job: Job, stages: Sequence[str]) -> dict[str, Done]:
             except Moved as error:  # somebody merged just now: read again what git asks for
                 said += error.findings
                 results[name] = Done([_finding(error, name)], exit_code=error.exit_code)
-                job = replace(open_job(job.ctx), target=job.target, watch=job.watch)
+                job = replace(open_job(job.ctx), target=job.target, watch=job.watch, labels=job.labels)
                 continue
             except Refused as error:
                 results[name] = Done(error.reasons, exit_code=error.exit_code)

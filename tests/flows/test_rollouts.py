@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,13 @@ import pytest
 from mlp_ci import serve
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.report import Outcome
-from mlp_ci.serve import flow_rollout
+from mlp_ci.serve import flow_deploy, flow_rollout
 from mlp_ci.serve import state as states
+from mlp_ci.serve.asked import open_job
 from mlp_ci.serve.rollout.progress import Phase
 from mlp_ci.serve.targets.local import local
-from tests.flows.served import BETTER, DECIDED, GOOD, Scene, messages, scene
+from tests.flows.paper import Paper
+from tests.flows.served import BETTER, DECIDED, GOOD, Scene, messages, scene, written
 from tests.serving import Load, wait_until
 
 if TYPE_CHECKING:
@@ -121,3 +124,31 @@ def test_a_deploy_that_watches_hears_a_person_and_reaches_the_end_by_data(flight
     state = states.read(place)
     assert state
     assert state.live == BETTER
+
+
+def test_the_smoke_file_is_the_one_of_the_default_branch_and_its_mistakes_move_nothing(
+    tmp_path: Path, mlflow_server: str
+) -> None:
+    with scene(tmp_path, mlflow_server, models=written) as flights:
+        paper = Paper()
+        model = flights.world.hub().read_file("model.yaml", "main") or b""
+        flights.promote(staging=GOOD)
+
+        def deployed(**files: bytes) -> flow_deploy.Done:
+            endings = {"model": "yaml", "smoke": "jsonl"}
+            flights.world.push("carol", {f"{name}.{endings[name]}": text for name, text in files.items()}, "Ask")
+            return flow_deploy.bring(replace(open_job(flights.ctx), target=paper), "staging")  # type: ignore[arg-type]
+
+        with pytest.raises(InputError, match=r"names smoke\.jsonl, and commit \w+ has no such file"):
+            deployed(model=model.replace(b"serve:\n", b"serve:\n  smoke: smoke.jsonl\n"))
+        with pytest.raises(InputError, match="line 2 of the smoke file is no JSON") as bad:
+            deployed(smoke=b'{"request": {}}\n{')
+        assert (bad.value.file, bad.value.line) == ("smoke.jsonl", 2)
+        with pytest.raises(InputError, match=r"line 1: it predicts \[1\], not \[2\]"):
+            deployed(smoke=b'{"request": {}, "predictions": [2]}\n')
+        assert paper.moves == []
+        done = deployed(smoke=b'{"request": {}, "predictions": [1]}\n{"request": {}}\n')
+        assert done.exit_code == 0, done.findings
+        assert paper.moves == [GOOD]
+        (said,) = [f.message for f in done.findings if f.check == "smoke" and f.message.startswith("it ")]
+        assert said == "it answers all 2 questions of the smoke file"
