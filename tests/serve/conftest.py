@@ -1,4 +1,4 @@
-"""An engine for the tests of a process, and the layers of images, which all engines of a machine may share."""
+"""What is started once for many tests: an engine, the layers of images, a model server."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.serve.engine import engine_with_base
+from tests.serve.servers import serving
+from tests.serving import save_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from tests.serve.engine import Daemon
+    from tests.serve.servers import Running
 
 
 @pytest.fixture(scope="session")
@@ -32,3 +35,16 @@ def docker(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Daemon:
 def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where layers of images are kept between the tests of a process: compiling the packages takes 20 seconds."""
     return tmp_path_factory.mktemp("layers")
+
+
+@pytest.fixture(scope="session")
+def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of flights, saved by MLflow."""
+    return save_model(tmp_path_factory.mktemp("flights") / "model")
+
+
+@pytest.fixture(scope="session")
+def flights_server(flights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """Its server, version 3 of flights. Tests that use it say ``xdist_group("model-server")``: one start for all."""
+    with serving(flights, tmp_path_factory.mktemp("server") / "log") as running:
+        yield running

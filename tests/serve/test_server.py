@@ -17,13 +17,22 @@ from tests.conftest import free_port
 from tests.serving import Load, ask, body, save_model, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.serve.servers import Running
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_model(tmp_path_factory.mktemp("models") / "good")
+
+pytestmark = pytest.mark.xdist_group("model-server")
+
+
+@pytest.fixture
+def model(flights: Path) -> Path:
+    return flights
+
+
+@pytest.fixture
+def server(flights_server: Running) -> int:
+    return flights_server.port
 
 
 def start(model: Path, digest: str, port: int, log: Path) -> subprocess.Popen[bytes]:
@@ -37,20 +46,6 @@ def is_up(port: int) -> bool:
         return ask(port, path="/health")[0] == 200
     except OSError:
         return False
-
-
-@pytest.fixture(scope="module")
-def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    port = free_port()
-    log = tmp_path_factory.mktemp("log") / "server.log"
-    process = start(model, artifact_digest(model), port, log)
-    try:
-        wait_until(lambda: is_up(port) or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
-        yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 def test_it_answers_with_the_probability_in_mlflows_shape(server: int) -> None:

@@ -13,18 +13,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.serve.servers import Running, serving
-from tests.serving import ask, body, save_model
+from tests.serving import ask, body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.serve.servers import Running
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("fuzz")
-    with serving(save_model(folder / "model"), folder / "log") as running:
-        yield running
+pytestmark = pytest.mark.xdist_group("model-server")
+
+
+@pytest.fixture
+def server(flights_server: Running) -> Running:
+    return flights_server
 
 
 @pytest.mark.slow

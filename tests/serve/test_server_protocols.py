@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.serve.servers import Running, serving
-from tests.serving import ask, body, save_model
+from tests.serving import ask, body
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from tests.serve.servers import Running
 
 INFER = "/v2/models/flights/infer"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("protocols")
-    with serving(save_model(folder / "model"), folder / "log") as running:
-        yield running
+pytestmark = pytest.mark.xdist_group("model-server")
+
+
+@pytest.fixture
+def server(flights_server: Running) -> Running:
+    return flights_server
 
 
 def csv(server: Running, text: str) -> tuple[int, Any]:
