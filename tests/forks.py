@@ -37,11 +37,14 @@ WARM = (
     "mlp_ci.promote.proposals",
     "mlp_ci.serve.flow_deploy",
     "mlp_ci.monitor.watch",
+    "mlp_ci.serve.batch.flow",
     "mlp_ci.tracking",
     "duckdb",
     "numpy",
     "scipy.stats",
     "pandas",
+    "pyarrow.csv",
+    "pyarrow.parquet",
     "requests",
 )
 READ_AT_START = ("PYTHON", "LANG", "LC_")

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
+
+Run = subprocess.CompletedProcess[str]
+Cli = Callable[..., Run]
 
 COLUMNS = [
     {"type": "double", "name": "distance", "required": True},
@@ -96,3 +103,33 @@ def frame(rows: int, first: int = 0) -> Any:
             "delayed": number % 2,
         }
     )
+
+
+def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in this folder, with a model repository in it whose key is flight_id."""
+    monkeypatch.chdir(folder)
+    (folder / "repo").mkdir()
+    (folder / "repo" / "model.yaml").write_text(MODEL_YAML.format(name="flights"))
+    return folder
+
+
+def expected(rows: int) -> list[float]:
+    """What the simple model says of a frame's first rows."""
+    made = frame(rows)
+    return list((made.distance + made.hour).tolist())
+
+
+def told(done: Run) -> dict[str, Any]:
+    """The report of a command that went well."""
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout))
+
+
+def left_behind(folder: Path) -> list[str]:
+    """What is hidden there."""
+    return [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def diary_of(file: Path) -> list[dict[str, Any]]:
+    """What a model wrote down of its batches."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
