@@ -206,6 +206,11 @@ def test_intervals_narrow_and_stand_where_the_numbers_say() -> None:
     lowest = [float(p.split()[1]) for p in bad.band.strip("MZ").split("L")][len(widths(bad.band))]
     assert lowest < level  # the lower bound of the last look is above the margin: further up in the drawing
     assert charts.narrowings(replace(harmless(), analysis=None)) == []
+    early = {n.metric: n for n in charts.narrowings(rolled(Version(), minutes=(4,), looks=4))}
+    assert early["error_rate"].clipped == "The bounds are wider than is drawn."
+    assert early["error_rate"].span.endswith("to +100 points")
+    # The margin of one point is not lost in bounds of a hundred.
+    assert max(float(t.text) for t in early["error_rate"].y_ticks) <= 7
 
 
 def test_outlines_need_answers_of_both() -> None:
@@ -268,6 +273,7 @@ def test_the_report_is_news_and_has_the_figures() -> None:
     steps, metrics = told.tables
     canary = facts.current.canary
     assert steps.rows[1][4].startswith(f"{canary.errors:,} of {canary.requests:,}")
+    assert metrics.columns[-1] == "sample"
     assert [r[0] for r in metrics.rows] == ["errors", "p99 latency", "predictions"]
     summary = markdown(told)
     assert "**What decides it**" in summary

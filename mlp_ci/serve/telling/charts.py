@@ -50,7 +50,7 @@ class Narrowing:
     x_ticks: tuple[Tick, ...] = ()
     x_label: str = ""
     y_ticks: tuple[Tick, ...] = ()
-    clipped: bool = False
+    clipped: str = ""
 
 
 def narrowings(facts: Facts) -> list[Narrowing]:
@@ -88,7 +88,8 @@ def _drawn(bare: Narrowing, facts: Facts, judged: Judged, scale: Scale) -> Narro
     """With the paths and ticks, over how much of the new version was seen; without them before there were two looks."""
     looks = _placed(facts, judged.metric)
     samples = [sample for sample, _, _ in looks]
-    if len(looks) < 2 or samples[-1] <= samples[0]:
+    known = any(v is not None for _, look, _ in looks for v in (look.effect, look.low, look.high))
+    if not known or len(looks) < 2 or samples[-1] <= samples[0]:
         return bare
     along = Axis(low=0.0, high=float(samples[-1]), length=WIDTH)
     axis = _height(judged, [look for _, look, _ in looks], scale)
@@ -96,7 +97,6 @@ def _drawn(bare: Narrowing, facts: Facts, judged: Judged, scale: Scale) -> Narro
     high = [(x, _down(axis, look.high, axis.high)) for x, look in places]
     low = [(x, _down(axis, look.low, axis.low)) for x, look in places]
     middle = [(x, _down(axis, look.effect, scale.neutral)) for x, look in places if look.effect is not None]
-    ends = [look.high for _, look in places] + [look.low for _, look in places]
     return replace(
         bare,
         band=line([*high, *reversed(low)]) + "Z",
@@ -107,7 +107,7 @@ def _drawn(bare: Narrowing, facts: Facts, judged: Judged, scale: Scale) -> Narro
         x_ticks=along.ticks(4),
         x_label=f"{unit_of(judged.metric)}s of the new version",
         y_ticks=tuple(Tick(text=_tick(t.text, scale), at=100 - t.at) for t in _ticked(axis, scale).ticks(4)),
-        clipped=any(end is None or not axis.low <= end <= axis.high for end in ends),
+        clipped=_clipped(axis, [look for _, look in places]),
     )
 
 
@@ -144,18 +144,26 @@ def _marks(looks: Sequence[tuple[int, Look, int]], along: Axis) -> tuple[Tick, .
 
 
 def _height(judged: Judged, looks: Sequence[Look], scale: Scale) -> Axis:
-    """An axis that shows nothing changed, where harm begins, and the last intervals whole; early ones may be wider."""
+    """An axis that shows nothing changed, where harm begins, and the later intervals; early ones may be wider."""
     neutral, margin = scale.neutral, abs(judged.margin - scale.neutral)
     late = looks[len(looks) // 3 :]
     ends = [v for look in late for v in (look.low, look.high, look.effect) if v is not None]
-    last = [v for v in (looks[-1].low, looks[-1].high, looks[-1].effect) if v is not None]
-    # What is more than six margins away says no more than that it is far away, unless it is the last word.
+    # A bound that is more than six margins away says no more than that it is far away; what was seen is shown.
     near = [min(max(v, neutral - 6 * margin), neutral + 6 * margin) for v in ends]
-    values = [neutral - margin / 2, neutral + 1.5 * margin, *near, *last]
+    seen = [v for v in (looks[-1].effect,) if v is not None]
+    values = [neutral - margin / 2, neutral + 1.5 * margin, *near, *seen]
     pad = (max(values) - min(values)) * 0.05
     least = 0.0 if scale.ratio or scale.kind == "distance" else None
     low = min(values) - pad
     return Axis(low=low if least is None else max(least, low), high=max(values) + pad, length=HEIGHT)
+
+
+def _clipped(axis: Axis, looks: Sequence[Look]) -> str:
+    """What to say of bounds that are wider than the drawing."""
+    beyond = [any(v is None or not axis.low <= v <= axis.high for v in (look.low, look.high)) for look in looks]
+    if beyond[-1]:
+        return "The bounds are wider than is drawn."
+    return "At first the bounds were wider than is drawn." if any(beyond) else ""
 
 
 def _ticked(axis: Axis, scale: Scale) -> Axis:

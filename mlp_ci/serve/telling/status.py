@@ -150,6 +150,6 @@ def metrics_table(facts: Facts) -> Table | None:
         f"v{progress.stable}",
         "difference",
         "harm from",
-        "requests",
+        "sample",
     )
     return Table(title="What decides it", columns=columns, rows=tuple(rows))
