@@ -127,7 +127,7 @@ def predictions_of(truth: Truth, chance: np.random.Generator, *, categories: int
             here = (_named(names, old), _named(names, new))
             steps = [*past, here]
             sets = predictions.sets_of([counts for both in steps for counts in both])
-            tables = [predictions.table_of(Seen(predictions=o), Seen(predictions=n), sets) for o, n in steps]
+            tables = [predictions.table_of(_one_row_each(o), _one_row_each(n), sets) for o, n in steps]
             if len(sets.members) and predictions.evidence(tables, 0.1) >= math.log(1 / DESIGN.false_abort):
                 return index
         past.append(here)
@@ -211,6 +211,10 @@ def _counts(bins: np.ndarray) -> dict[int, int]:
 
 def _named(names: Sequence[str], counts: np.ndarray) -> dict[str, int]:
     return {name: int(count) for name, count in zip(names, counts, strict=True) if count}
+
+
+def _one_row_each(counts: dict[str, int]) -> Seen:
+    return Seen(requests=sum(counts.values()), predictions=counts)
 
 
 Game = Callable[[Truth, np.random.Generator], int | None]
