@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
     from tests.serve.engine import Daemon
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
+# The first test of a process compiles the packages of an image: 20 seconds on a machine of its own.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker"), pytest.mark.timeout(900)]
 
 NOW = datetime(2013, 4, 1, tzinfo=UTC)
 MODEL = "flight-delay"

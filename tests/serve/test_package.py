@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
     from tests.serve.engine import Daemon
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker")]
+# The first test of a process compiles the packages of an image: 20 seconds on a machine of its own.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("docker"), pytest.mark.timeout(900)]
 
 MODEL = {
     "apiVersion": "mlp-ci/v1",
@@ -158,7 +159,6 @@ def scene(
     return made
 
 
-@pytest.mark.timeout(900)
 def test_an_image_is_made_tried_pushed_and_the_same_again(scene: Scene, registry: str, tmp_path: Path) -> None:
     scene.platform(base=BASE, registry=f"{registry}/models")
     ours = own_code()
