@@ -19,7 +19,8 @@ from mlp_ci.serve.announcing import alias_finding, announce
 from mlp_ci.serve.asked import Job, Moved, Refused, judged, open_job, verified
 from mlp_ci.serve.reversals import finish
 from mlp_ci.serve.rights import one_rollout
-from mlp_ci.serve.rollout.driving import Failed, Plan, again, clear_others, roll_out
+from mlp_ci.serve.rollout.driving import Plan, clear_others, roll_out
+from mlp_ci.serve.rollout.ending import Failed, again, guard
 from mlp_ci.serve.rollout.progress import Phase
 from mlp_ci.serve.targets import Release, Settings, Target
 from mlp_ci.serve.telling import status
@@ -166,12 +167,18 @@ def _move(job: Job, place: Place, entry: StageEntry) -> Done:
     stage = place.stage
     with one_rollout(place):
         clear_others(job.target, place, entry.digest)
-        verdict = verified(job, place, entry)
-        release = artefacts.obtain(job.ctx.serve_home, job.tracking, job.model.name, stage, entry)
+        reasons: list[Finding] = []
         try:
+            try:
+                verdict = verified(job, place, entry)
+                release = artefacts.obtain(job.ctx.serve_home, job.tracking, job.model.name, stage, entry)
+            except MlpError:  # a freeze, a registry that is down: harm is looked for all the same
+                guard(job.target, place, entry.digest, job.model.serve.rollout)
+                raise
+            reasons = list(verdict.reasons)
             driven = roll_out(job.target, place, _plan(job, place, release))
         except Failed as failed:
-            return _aborted(job, place, [*verdict.reasons, *failed.findings], failed)
+            return _aborted(job, place, [*reasons, *failed.findings], failed)
     findings = [*verdict.reasons, *driven.findings]
     tables = status.tables(driven.facts) if driven.facts else []
     if driven.phase is not Phase.DONE:

@@ -15,7 +15,8 @@ from mlp_ci.report import Outcome
 from mlp_ci.serve import state as states
 from mlp_ci.serve.measured import Measured, Seen
 from mlp_ci.serve.rollout import driving, standing, steps
-from mlp_ci.serve.rollout.driving import Driven, Failed, Plan, roll_out
+from mlp_ci.serve.rollout.driving import Driven, Plan, roll_out
+from mlp_ci.serve.rollout.ending import Failed, guard
 from mlp_ci.serve.rollout.progress import Phase, Progress
 from mlp_ci.serve.smoke import Smoke
 from mlp_ci.serve.state import Arm, Place
@@ -197,6 +198,30 @@ def test_a_server_that_dies_ends_its_rollout_in_one_tick(ground: Ground) -> None
     with pytest.raises(Failed, match="3 health checks in a row"):
         ground.roll()
     assert ground.weights == {1: 100}
+
+
+def test_harm_is_found_also_while_a_rollout_may_not_go_on(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A freeze, a registry that is down: nothing moves on, but what does harm goes."""
+    monkeypatch.setattr("mlp_ci.serve.rollout.ending.CHECK_PAUSE", 0)
+    rollout = Serve.model_validate({"rollout": {"strategy": "canary", "analysis": ERRORS}}).rollout
+    target: Target = ground.target
+    digest = ground.release(2).digest
+    guard(target, ground.place, digest, rollout)  # nothing is under way
+    ground.target.each = 100
+    ground.roll(analysis=ERRORS)
+    kept = ground.progress
+    guard(target, ground.place, digest, rollout)
+    assert (ground.weights, ground.progress) == ({1: 90, 2: 10}, kept)
+    ground.target.each, ground.target.bad = 5000, {2: 0.5}
+    with pytest.raises(Failed, match="aborted at 10 %: error_rate"):
+        guard(target, ground.place, digest, rollout)
+    assert ground.weights == {1: 100}
+    other = ground.release(3).digest
+    ground.target.bad = {}
+    ground.roll(3)
+    ground.target.well = False
+    with pytest.raises(Failed, match="3 health checks in a row"):
+        guard(target, ground.place, other, rollout)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from mlp_ci.errors import InputError, OutsideError, RolloutAborted
 from mlp_ci.progress import doing
 from mlp_ci.report import Finding, Outcome
 from mlp_ci.serve.rollout import standing, steps, trials
+from mlp_ci.serve.rollout.ending import FIX, Failed, abort, again
 from mlp_ci.serve.rollout.progress import Phase
 from mlp_ci.serve.rollout.steps import Action, Decision
 from mlp_ci.serve.state import Arm
-from mlp_ci.serve.targets import Why
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,20 +30,12 @@ if TYPE_CHECKING:
     from mlp_ci.serve.measured import Labels, Measured
     from mlp_ci.serve.rollout.progress import Progress
     from mlp_ci.serve.smoke import Smoke
-    from mlp_ci.serve.state import Place, Reversal
+    from mlp_ci.serve.state import Place
     from mlp_ci.serve.targets import Release, Settings, Target
     from mlp_ci.serve.telling.facts import Facts
 
 LOOKS = (0.1, 2.0)  # seconds between two looks: at the beginning of a step, and later
 DEAF = 60.0  # seconds for which nobody may be able to say what was measured
-
-
-class Failed(RolloutAborted):
-    """The new version was taken away. ``reversal`` is how; ``facts`` is the evidence, where there was a rollout."""
-
-    def __init__(self, what: str, why: str, fix: str, taken: tuple[Reversal, list[Finding], Facts | None]) -> None:
-        super().__init__(what, why=why, fix=fix)
-        self.reversal, self.findings, self.facts = taken
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,25 +135,6 @@ def _tried(target: Target, place: Place, plan: Plan) -> list[Finding]:
         msg = f"version {release.version} runs in {plan.rehearsal.stage} and {wrong}"
         raise InputError(msg, why=f"no traffic was moved in {place.stage}", fix="mend the stage before, or the model")
     return said + trials.passed(plan.rehearsal, questions, f"what {plan.rehearsal.stage} serves")
-
-
-def again(target: Target, place: Place, what: tuple[Release, int | None], questions: Sequence[Smoke]) -> list[Finding]:
-    """Ask ``what`` (a release that has all traffic, and the version before) through the address that clients use.
-
-    Raises Failed when the answer is wrong, and the version before has the traffic again; InputError without one.
-    """
-    (release, before), asked = what, trials.trials_of(what[0], questions)
-    wrong = trials.asked(target, place, None, asked) if asked.any else ""
-    if not wrong:
-        return trials.passed(place, asked, "what clients reach") if asked.any else []
-    said = f"version {release.version} has the traffic and {wrong}"
-    if before is None or before == release.version:
-        raise InputError(said, why="there is no other version to go back to", fix="promote one that answers")
-    why = Why(reason=f"the rollout was aborted after its last step: it {wrong}", now=clock.now())
-    settled = [Arm(version=release.version, weight=100)]
-    reversal, _ = target.turn_back(place, before, why, expected=settled)
-    target.tidy(place)
-    raise Failed(said, f"all traffic is back on version {before}", _FIX, (reversal, [], None))
 
 
 # ---------------------------------------------------------------- the steps
@@ -268,7 +241,9 @@ class _Driver:
         """Do what was decided; how it ended, or how far it is now."""
         said = f"{progress.weight} % on version {progress.version}: {decision.why}"
         if decision.action is Action.ABORT:
-            self._abort(progress, decision.why, facts)
+            failed = abort(self.target, self.place, progress, decision.why, facts)
+            failed.findings = self.findings
+            raise failed
         if decision.action is Action.ADVANCE:
             self._say("step", said)
             self.checks = []
@@ -311,15 +286,6 @@ class _Driver:
             failed.findings, failed.facts = self.findings, facts
             raise
 
-    def _abort(self, progress: Progress, why: str, facts: Facts) -> None:
-        reason = f"the rollout was aborted at {progress.weight} %: {why}"
-        wanted = Why(reason=reason, now=clock.now())
-        reversal, _ = self.target.turn_back(self.place, progress.stable, wanted, expected=self.arms)
-        self.target.tidy(self.place)
-        facts = replace(facts, progress=self.target.progress(self.place))
-        msg = f"the rollout of version {progress.version} was aborted at {progress.weight} %: {why}"
-        raise Failed(msg, f"all traffic is back on version {progress.stable}", _FIX, (reversal, self.findings, facts))
-
     # ------------------------------------------------------------ the target, as it is meanwhile
 
     def _kept(self, progress: Progress, before: Progress) -> Progress:
@@ -342,7 +308,7 @@ class _Driver:
             if kept.going:
                 return kept
             msg = f"another command moved the traffic of {self.place}: it ended the rollout of version {kept.version}"
-            raise RolloutAborted(msg, why=kept.why, fix=_FIX)
+            raise RolloutAborted(msg, why=kept.why, fix=FIX)
         msg = f"another command drives the rollout of {self.place}"
         raise RolloutAborted(msg, why="this one changed nothing more", fix="`mlp-ci rollout status` says how it goes")
 
@@ -369,6 +335,3 @@ class _Driver:
 
     def _say(self, check: str, message: str) -> None:
         self.findings.append(Finding(check=check, outcome=Outcome.PASS, subject=self.place.stage, message=message))
-
-
-_FIX = "`mlp-ci rollout status` shows the evidence; mend the model and promote that, or another version"

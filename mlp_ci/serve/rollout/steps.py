@@ -64,6 +64,8 @@ def decide(
         return Decision(Action.SETTLE, f"promoted by {progress.by or 'a person'}")
     if progress.phase is Phase.PAUSED:
         return Decision(Action.HOLD, progress.why or "it is paused")
+    if not progress.step_started:
+        return Decision(Action.HOLD, "the step has not begun: nobody could say what was counted")
     onward = Action.SETTLE if progress.step + 1 >= len(progress.steps) else Action.ADVANCE
     passed, verdict = elapsed(progress, now), str(analysis.verdict) if analysis else "pass"
     if passed < rollout.min_step:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mlp_ci.errors import InputError, RolloutAborted
-from mlp_ci.serve.rollout.driving import Failed, roll_out
+from mlp_ci.serve.rollout.driving import roll_out
+from mlp_ci.serve.rollout.ending import Failed
 from mlp_ci.serve.rollout.progress import Phase
 from mlp_ci.serve.rollout.standing import facts
 from mlp_ci.serve.state import Arm
