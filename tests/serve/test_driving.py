@@ -357,12 +357,18 @@ def test_a_person_who_pauses_is_heard_and_one_who_rolls_back_has_the_last_word(
 ) -> None:
     ground.roll(analysis=ERRORS)
 
+    def killed() -> None:
+        raise Kill
+
     def pause() -> None:
         kept = ground.progress
         ground.target.keep(ground.place, steps.paused(kept, "wait for Ann", "bob"), kept)
+        meanwhile(ground, "healthy", 3, killed)
 
     meanwhile(ground, function, number, pause)
-    driven = ground.roll(analysis=ERRORS, seconds=0.3)
+    with pytest.raises(Kill):
+        ground.roll(analysis=ERRORS, seconds=60)
+    driven = ground.roll(analysis=ERRORS)
     assert (driven.phase, driven.findings[-1].message.split(": ")[-1]) == (Phase.PAUSED, "wait for Ann")
     weights = ground.weights
 
@@ -373,7 +379,7 @@ def test_a_person_who_pauses_is_heard_and_one_who_rolls_back_has_the_last_word(
     ground.target.keep(ground.place, steps.resumed(kept, clock.now()), kept)
     meanwhile(ground, function, number, back)
     with pytest.raises(RolloutAborted):
-        ground.roll(analysis=ERRORS, seconds=0.5)
+        ground.roll(analysis=ERRORS, seconds=60)
     assert weights[1] > 0
     assert ground.weights == {1: 100}
 
