@@ -320,6 +320,13 @@ def test_a_job_that_throws_its_python_away_cannot_serve(
     assert not place.folder.exists()
 
 
+def test_a_version_whose_files_were_cleared_away_is_named(place: Place) -> None:
+    gone = Release(version=9, digest=f"sha256:{9:064x}", artefact=place.home / "artifacts" / "none")
+    with pytest.raises(InputError, match="the files of version 9 are not on this machine any more"):
+        local.prepare(place, gone, logging(place))
+    assert not place.folder.exists()
+
+
 def test_a_python_that_is_gone_stops_no_other_process(place: Place, releases: dict[int, Release]) -> None:
     port = go_live(place, releases[1])
     with states.changing(place) as state:
