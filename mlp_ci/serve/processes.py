@@ -77,7 +77,7 @@ def lasting_interpreter() -> str:
         msg = "mlp-ci was installed for this job only, and the local target serves beyond the job"
         fix = "run `uv tool install 'mlp-ci[serve]'` on the machine that serves, as the user of its runner"
         raise InputError(msg, why="the runner deletes the job's files, and the model servers with them", fix=fix)
-    missing = [m for m in ("uvicorn", "starlette", "httptools", "pyarrow", "pandas") if find_spec(m) is None]
+    missing = [m for m in ("uvicorn", "starlette", "httptools", "orjson", "pyarrow", "pandas") if find_spec(m) is None]
     if missing:
         msg = f"this Python cannot serve models: {', '.join(missing)} missing"
         raise InputError(msg, fix="pip install 'mlp-ci[serve]'")

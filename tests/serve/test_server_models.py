@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = pytest.mark.xdist_group("model-server")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("models")
@@ -72,20 +75,22 @@ def test_an_array_is_answered_as_a_table_is(linear: Path) -> None:
     np.testing.assert_allclose([value for (value,) in together], expected, rtol=1e-12)
 
 
-def test_models_that_look_at_columns_get_tables(folder: Path) -> None:
-    loaded = load(save_model(folder / "flights"))
+def test_models_that_look_at_columns_get_tables(flights: Path) -> None:
+    loaded = load(flights)
     assert (loaded.kind, loaded.matrix, loaded.arrays) == ("sklearn", None, None)
 
 
-def test_what_a_model_refuses_is_learnt_before_it_serves(linear: Path, folder: Path) -> None:
+def test_what_a_model_refuses_is_learnt_before_it_serves(linear: Path, flights: Path) -> None:
     loaded, sample = learn(load(linear), example_of(linear))
     assert sample == pytest.approx([2.0])
     assert [rule.nullable for rule in loaded.signature.rules] == [False, False]
     assert told(loaded, split(["a", "b"], [1, None])) == "column b, row 0: null, and this model needs a value"
+    assert told(loaded, split(["a", "b"], [1, 2], [float("nan"), 2])).startswith("column a, row 1: null")
+    assert "Infinity is not a finite number" in told(loaded, split(["a", "b"], [1, float("inf")]))
     good, bad = answers(loaded, split(["a", "b"], [1, 1]), split(["a", "b"], [None, 1]))
     assert good == pytest.approx([3.0])
     assert isinstance(bad, BadRequest)
-    trees, _ = learn(load(folder / "flights"), example_of(folder / "flights"))
+    trees, _ = learn(load(flights), example_of(flights))
     distance = trees.signature.rules[0]
     assert (distance.name, distance.nullable) == ("distance", True)
     assert distance.largest < 1e39  # trees compute in 32 bits
