@@ -221,6 +221,10 @@ def test_ready_is_what_the_newest_specification_says() -> None:
     assert not starting.ready(deployment(3, **full)), "it has not seen the newest one"
     assert not starting.ready(deployment(2, **{**full, "updatedReplicas": 1}))
     assert starting.answers(deployment(3, availableReplicas=1))
+    service = {"kind": "InferenceService", "metadata": {"generation": 4}}
+    told = {"observedGeneration": 1, "conditions": [{"type": "Ready", "status": "True"}]}
+    assert starting.ready({**service, "status": told}), "KServe tells the generation of its Deployment"
+    assert not starting.ready({**service, "status": {}})
     assert not starting.answers(deployment(3))
 
 

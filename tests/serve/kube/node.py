@@ -117,6 +117,7 @@ class Node(threading.Thread):
         everyone = [pod for pod in pods if _ready(pod)]
         status: Object = {"observedGeneration": workload["metadata"].get("generation", 0)}
         if workload["kind"] == "InferenceService":
+            status["observedGeneration"] = 1  # KServe gives that of the Deployment that it makes
             status["conditions"] = [{"type": "Ready", "status": "True" if len(ready) >= replicas else "False"}]
         else:
             status |= {"replicas": len(pods), "updatedReplicas": len(fresh), "availableReplicas": len(everyone)}

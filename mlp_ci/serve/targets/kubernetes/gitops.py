@@ -64,7 +64,9 @@ class Checkout(Api):
         )
         generation = running["metadata"].get("generation", 0) if applied else NOT_YET
         metadata = {**written["metadata"], "generation": generation, "resourceVersion": self._mark(kind, name)}
-        return {**written, "metadata": metadata, "status": running.get("status") or {}}
+        # That of an InferenceService does not say which generation it is about.
+        told = running.get("status") or {} if applied or kind != "InferenceService" else {}
+        return {**written, "metadata": metadata, "status": told}
 
     def find(self, api_version: str, kind: str, labels: Mapping[str, str]) -> list[Manifest]:
         if kind in RUNNING:

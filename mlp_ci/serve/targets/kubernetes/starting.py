@@ -34,10 +34,10 @@ class Trouble:
 def ready(workload: Manifest) -> bool:
     """Whether a Deployment, or an InferenceService, answers as its newest specification says."""
     status = workload.get("status") or {}
+    if workload.get("kind") == "InferenceService":  # its observedGeneration is that of the Deployment below it
+        return any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     if int(status.get("observedGeneration") or 0) < int(workload["metadata"].get("generation") or 0):
         return False
-    if workload.get("kind") == "InferenceService":
-        return any(c.get("type") == "Ready" and c.get("status") == "True" for c in status.get("conditions") or ())
     wanted = int((workload.get("spec") or {}).get("replicas") or 1)
     fresh, available = int(status.get("updatedReplicas") or 0), int(status.get("availableReplicas") or 0)
     return fresh >= wanted and available >= wanted
