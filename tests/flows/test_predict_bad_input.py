@@ -98,6 +98,15 @@ def test_the_model_gets_none_of_the_jobs_secrets(place: Path, cli: Cli) -> None:
     assert not {"t0p", "s3cret", "x"} & set(batch["env"].values())
 
 
+def test_an_input_that_changes_while_it_is_read_is_no_input(place: Path, cli: Cli) -> None:
+    save(place / "model", simple(diary=place / "in.parquet"))  # what it writes down goes to the end of the input
+    frame(10).to_parquet(place / "in.parquet")
+    done = cli("predict", "model", "--input", "in.parquet", "--output", "out", "-C", "repo")
+    assert done.returncode == 2
+    assert "in.parquet changed while it was read" in done.stderr
+    assert not (place / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("trouble", "code", "says"),
     [

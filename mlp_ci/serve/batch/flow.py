@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlp_ci import __version__, clock
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.progress import doing, share
-from mlp_ci.serve.batch import checks, columns, inputs, output, telling
+from mlp_ci.serve.batch import checks, columns, inputs, output, reading, telling
 from mlp_ci.serve.batch.chosen import Chosen, choose
 from mlp_ci.serve.batch.output import PART_ROWS, Plan, Progress, Skipped, Writer
 from mlp_ci.serve.batch.tables import as_written, schema_of
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.report import Report
     from mlp_ci.serve.batch.columns import Given
-    from mlp_ci.serve.batch.inputs import Batch, Input
+    from mlp_ci.serve.batch.inputs import Input
+    from mlp_ci.serve.batch.reading import Batch
 
 FAIL, SKIP = "fail", "skip"
 FORMATS = ("parquet", "csv")
@@ -85,6 +86,7 @@ def predict(ctx: Context, asked: Asked) -> Report:
         if not progress.complete:
             _require_room(job, asked.replace)
             _predict(job, progress)
+        inputs.require_unchanged(job.data)
         _require_some(job, progress)
         _require_room(job, asked.replace or progress.complete)
         manifest = _manifest(job, progress)
@@ -215,7 +217,7 @@ def _predict(job: Job, progress: Progress) -> None:
     pace = Pace(size=job.data.size, before=sum(file.size for file in job.data.files[: start[0]]))
     with Workers(model, job.chosen.where, count, alone=job.asked.bad_rows == SKIP) as workers:
         window: deque[Waiting] = deque()
-        for batch in inputs.batches(job.data, job.read, inputs.batch_rows(job.data, job.asked.batch_rows), start):
+        for batch in reading.batches(job.data, job.read, inputs.batch_rows(job.data, job.asked.batch_rows), start):
             window.append(_ask(job, workers, batch))
             # Two for each process: one that it predicts, one that waits for it. No more is ever in memory.
             while len(window) > 2 * count:

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import glob
 import re
-from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from mlp_ci import dvc
 from mlp_ci.data.sources import Source, without_secrets
-from mlp_ci.errors import InputError, OutsideError
+from mlp_ci.errors import InputError, MlpError, OutsideError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
-    import pyarrow as pa
 
 BATCH_ROWS = 16_384
 BATCH_CELLS = 4_000_000  # wide rows come in smaller batches: about 32 MB of numbers
-CSV_BLOCK = 4 * 1024 * 1024
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _PARTITION = re.compile(r"^([^=/]+)=(.*)$")
 
@@ -80,44 +77,6 @@ class Input:
         return unified.type.value_type if pa.types.is_dictionary(unified.type) else unified.type
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ragged:
-    """A row of a CSV with another number of values than the header has names."""
-
-    row: int
-    values: int
-    names: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Rows of one file; ``first`` counts from 0, without ragged rows, which were left out before or among them.
-
-    ``behind``: how many ragged rows came before them in the file; ``done``: how much of the file is read after them;
-    ``last``: nothing of the file comes after them.
-    """
-
-    file: int
-    first: int
-    rows: pa.RecordBatch
-    ragged: tuple[Ragged, ...] = ()
-    behind: int = 0
-    done: int = 0
-    last: bool = False
-
-    @property
-    def after(self) -> tuple[int, int]:
-        """Where reading goes on after these rows: file, row in it."""
-        return (self.file + 1, 0) if self.last else (self.file, self.first + int(self.rows.num_rows))
-
-    def number_of(self, row: int) -> int:
-        """The number in the file, from 1, of a row of this batch."""
-        number = self.first + row + self.behind
-        for one in self.ragged:
-            number += one.row <= number
-        return number + 1
-
-
 def find(repo: Path, what: str) -> Source:
     """The files at a path, a glob or an address; what DVC tracks in ``repo`` under this path is fetched first."""
     inside = not Path(what).is_absolute() and "://" not in what and not glob.has_magic(what) and ".." not in what
@@ -139,19 +98,19 @@ def look(source: Source) -> Input:
     return Input(source=source, files=files)
 
 
-def batches(given: Input, columns: Sequence[str], rows: int, start: tuple[int, int]) -> Iterator[Batch]:
-    """All rows from ``start`` (file, row in it) on, at most ``rows`` at a time, with these columns where they are."""
-    for number in range(start[0], len(given.files)):
-        first = start[1] if number == start[0] else 0
-        file = given.files[number]
-        read = _parquet if given.source.format == "parquet" else _csv
-        held: Batch | None = None
-        for batch in _read_or_told(read(given.source, file, columns, (rows, first)), given.source, file):
-            if held is not None:
-                yield held
-            held = replace(batch, file=number, rows=_with_partition(batch.rows, file, columns))
-        if held is not None:
-            yield replace(held, last=True)
+def require_unchanged(given: Input) -> None:
+    """InputError when a file is not what it was when it was looked at."""
+    changed = [file.shown for file in given.files if not _is_as_it_was(given.source, file)]
+    if changed:
+        msg = f"{changed[0]} changed while it was read"
+        raise InputError(msg, fix="run again once nobody writes it; better, let its writer rename a finished file")
+
+
+def _is_as_it_was(source: Source, file: File) -> bool:
+    try:
+        return _identity(source, file.place) == file.identity
+    except FileNotFoundError:
+        return False
 
 
 def batch_rows(given: Input, asked: int | None) -> int:
@@ -171,7 +130,7 @@ def _look_at(source: Source, place: str) -> File:
         if source.format == "parquet":
             import pyarrow.parquet as pq
 
-            with _opened(source, place) as stream:
+            with opened(source, place) as stream:
                 file = pq.ParquetFile(stream)
                 schema, size = file.schema_arrow, file.metadata.num_rows
             names, columns = schema.names, dict(zip(schema.names, schema.types, strict=True))
@@ -179,12 +138,14 @@ def _look_at(source: Source, place: str) -> File:
             names, size = _header(source, place), int(identity[0])
             columns = dict.fromkeys(names, pa.string())
     except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
-        far = bool(source.scheme) and not isinstance(error, pa.ArrowInvalid)
-        raise (_far if far else _unreadable)(shown, error) from error
+        away = bool(source.scheme) and not isinstance(error, pa.ArrowInvalid)
+        raise (unreachable if away else unreadable)(shown, error) from error
+    except MlpError:
+        raise
     except Exception as error:
         if not source.scheme:
             raise
-        raise _far(shown, error) from error  # whatever a storage driver raises
+        raise unreachable(shown, error) from error  # whatever a storage driver raises
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         msg = f"{shown} has two columns called {twice}"
@@ -221,22 +182,24 @@ def _identity(source: Source, place: str) -> tuple[Any, ...]:
     return (int(info.get("size") or 0), *(str(mark) for mark in marks if mark))
 
 
-def _opened(source: Source, place: str) -> Any:
-    return source.filesystem().open(place, "rb") if source.scheme else Path(place).open("rb")
+def opened(source: Source, place: str) -> Any:
+    import pyarrow as pa
+
+    return pa.PythonFile(source.filesystem().open(place, "rb"), "r") if source.scheme else pa.OSFile(place)
 
 
-def _stream(source: Source, place: str) -> tuple[Any, Any]:
+def content_of(source: Source, place: str) -> tuple[Any, Any]:
     """The file, which knows how much of it was read, and what its content is read from."""
     import pyarrow as pa
 
-    raw = _opened(source, place)
+    raw = opened(source, place)
     packed = place.partition("?")[0].lower().endswith(".gz")
-    return raw, pa.CompressedInputStream(pa.PythonFile(raw, "r"), "gzip") if packed else pa.PythonFile(raw, "r")
+    return raw, pa.CompressedInputStream(raw, "gzip") if packed else raw
 
 
-def _delimiter(source: Source, place: str) -> str:
+def delimiter_of(source: Source, place: str) -> str:
     """A comma, unless the header line has none of them and another sign that is usual."""
-    raw, content = _stream(source, place)
+    raw, content = content_of(source, place)
     with raw:
         line = content.read(65_536).split(b"\n", 1)[0].decode("utf-8", "replace")
     return "," if "," in line else next((sign for sign in (";", "\t", "|") if sign in line), ",")
@@ -245,11 +208,9 @@ def _delimiter(source: Source, place: str) -> str:
 def _header(source: Source, place: str) -> list[str]:
     import pyarrow.csv as arrow_csv
 
-    delimiter = _delimiter(source, place)
-    raw, content = _stream(source, place)
-    options = arrow_csv.ParseOptions(
-        newlines_in_values=True, delimiter=delimiter, invalid_row_handler=lambda _row: "skip"
-    )
+    sign = delimiter_of(source, place)
+    raw, content = content_of(source, place)
+    options = arrow_csv.ParseOptions(newlines_in_values=True, delimiter=sign, invalid_row_handler=lambda _row: "skip")
     with raw:
         reader = arrow_csv.open_csv(
             content, read_options=arrow_csv.ReadOptions(use_threads=False), parse_options=options
@@ -257,13 +218,13 @@ def _header(source: Source, place: str) -> list[str]:
         return list(reader.schema.names)
 
 
-def _far(shown: str, error: Exception) -> OutsideError:
+def unreachable(shown: str, error: Exception) -> OutsideError:
     said = without_secrets(" ".join(str(error).split()))[:300] or type(error).__name__
     fix = "check the address, the network and the credentials; or fetch the file and predict it here"
     return OutsideError(f"{shown} cannot be read: {said}", fix=fix)
 
 
-def _unreadable(shown: str, error: Exception) -> InputError:
+def unreadable(shown: str, error: Exception) -> InputError:
     text = " ".join(str(error).split())
     # What stands in a row may be nobody's business: Arrow quotes the row that it cannot read.
     said = text if "Empty" in text or "magic" in text.lower() else type(error).__name__
@@ -271,116 +232,3 @@ def _unreadable(shown: str, error: Exception) -> InputError:
     return InputError(
         f"{shown} cannot be read: {said}", fix="`mlp-ci data check` or the program that wrote it says more"
     )
-
-
-# ---------------------------------------------------------------- reading
-
-
-def _read_or_told(found: Iterator[Batch], source: Source, file: File) -> Iterator[Batch]:
-    import pyarrow as pa
-
-    try:
-        yield from found
-    except pa.ArrowInvalid as error:
-        raise _unreadable(file.shown, error) from error
-    except OSError as error:
-        if source.scheme:
-            raise _far(file.shown, error) from error
-        if error.errno is not None:
-            raise  # the machine's affair: the presenter knows what to say
-        raise _unreadable(file.shown, error) from error
-    except Exception as error:
-        if not source.scheme:
-            raise
-        raise _far(file.shown, error) from error  # whatever a storage driver raises
-
-
-def _parquet(source: Source, file: File, columns: Sequence[str], cut: tuple[int, int]) -> Iterator[Batch]:
-    import pyarrow.parquet as pq
-
-    rows, start = cut
-    with _opened(source, file.place) as stream:
-        # Without pre_buffer and with a buffer, a row group is read page by page, however large it is.
-        parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=1024 * 1024)
-        at, groups = 0, list[int]()
-        for group in range(parquet.num_row_groups):
-            count = parquet.metadata.row_group(group).num_rows
-            if at + count <= start and not groups:
-                at += count
-            else:
-                groups.append(group)
-        wanted = [name for name in columns if name in file.columns]
-        if not groups:
-            return
-        for batch in parquet.iter_batches(batch_size=rows, row_groups=groups, columns=wanted, use_threads=False):
-            skipped = max(0, min(batch.num_rows, start - at))
-            rest = batch.slice(skipped)
-            if rest.num_rows:
-                yield Batch(file=0, first=at + skipped, rows=rest, done=at + batch.num_rows)
-            at += batch.num_rows
-
-
-def _csv(source: Source, file: File, columns: Sequence[str], cut: tuple[int, int]) -> Iterator[Batch]:
-    import pyarrow as pa
-    import pyarrow.csv as arrow_csv
-
-    rows, start = cut
-    ragged: deque[Ragged] = deque()
-
-    def leave_out(row: Any) -> str:
-        # Its number counts the header as the first; ours counts from 0 without the header.
-        ragged.append(Ragged(row=int(row.number) - 2, values=row.actual_columns, names=row.expected_columns))
-        return "skip"
-
-    wanted = [name for name in columns if name in file.columns]
-    delimiter = _delimiter(source, file.place)
-    raw, content = _stream(source, file.place)
-    with raw:
-        reader = arrow_csv.open_csv(
-            content,
-            # One thread: only so does Arrow say which row it left out.
-            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=CSV_BLOCK),
-            parse_options=arrow_csv.ParseOptions(
-                newlines_in_values=True, delimiter=delimiter, invalid_row_handler=leave_out
-            ),
-            convert_options=arrow_csv.ConvertOptions(
-                column_types=dict.fromkeys(wanted, pa.string()),
-                include_columns=wanted or None,
-                null_values=[""],
-                strings_can_be_null=True,
-                quoted_strings_can_be_null=False,
-            ),
-        )
-        at, behind = 0, 0
-        for block in reader:
-            for offset in range(0, block.num_rows, rows):
-                piece = block.slice(offset, rows)
-                found = []
-                while ragged and ragged[0].row - behind < at + piece.num_rows:
-                    one = ragged.popleft()
-                    found += [one] if one.row - behind >= start else []  # else it was told when they were read
-                    behind += 1
-                skipped = max(0, min(piece.num_rows, start - at))
-                rest = piece.slice(skipped)
-                if rest.num_rows:
-                    yield Batch(
-                        file=0,
-                        first=at + skipped,
-                        rows=rest,
-                        ragged=tuple(found),
-                        behind=behind - len(found),
-                        done=min(file.size, raw.tell()),
-                    )
-                at += piece.num_rows
-        if ragged:  # after the last row
-            empty = pa.record_batch({name: pa.array([], pa.string()) for name in wanted})
-            yield Batch(file=0, first=at, rows=empty, ragged=tuple(ragged), behind=behind, done=file.size)
-
-
-def _with_partition(rows: pa.RecordBatch, file: File, columns: Sequence[str]) -> pa.RecordBatch:
-    import pyarrow as pa
-
-    for name, value in file.partition.items():
-        if name in columns:
-            rows = rows.append_column(name, pa.repeat(pa.scalar(value, pa.string()), rows.num_rows))
-    return rows

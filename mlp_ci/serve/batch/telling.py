@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from mlp_ci.serve.batch.checks import BadCell
     from mlp_ci.serve.batch.chosen import Chosen
-    from mlp_ci.serve.batch.inputs import Batch
     from mlp_ci.serve.batch.output import Plan
+    from mlp_ci.serve.batch.reading import Batch
 
 RAGGED = "it has another number of values than the header has names"
 MEND = "mend the row, or leave such rows out with --bad-rows skip"
