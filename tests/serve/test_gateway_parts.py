@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from mlp_ci.serve.gateway import ejecting
 from mlp_ci.serve.gateway.bodies import Form, Unreadable, first_row, predictions_of, rows_of
 from mlp_ci.serve.gateway.exchange import sampled
-from mlp_ci.serve.gateway.front import Client, Front, Request
+from mlp_ci.serve.gateway.front import Client, Front
 from mlp_ci.serve.gateway.plan import LogPlan, Plan
 from mlp_ci.serve.gateway.recorder import Frames, Recorder, difference_bin, framed
+from mlp_ci.serve.gateway.request import Request
 from mlp_ci.serve.gateway.routing import pick, share_of
 from mlp_ci.serve.measured import LABELS, OTHER
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from mlp_ci.serve.gateway.front import Client, Request
+    from mlp_ci.serve.gateway.front import Client
     from mlp_ci.serve.gateway.plan import RoutePlan
+    from mlp_ci.serve.gateway.request import Request
     from mlp_ci.serve.gateway.upstream import Answer
 
 LOOK_EVERY = 0.05  # seconds between looks at the configuration

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 from zlib import crc32
 
 from mlp_ci.serve.gateway.counting import TOO_MANY
-from mlp_ci.serve.gateway.front import CHECK
+from mlp_ci.serve.gateway.request import CHECK
 from mlp_ci.serve.gateway.upstream import HOP_BY_HOP, UpstreamSlow
 
 if TYPE_CHECKING:
     from mlp_ci.serve.gateway.core import Gateway
-    from mlp_ci.serve.gateway.front import Client, Request
+    from mlp_ci.serve.gateway.front import Client
+    from mlp_ci.serve.gateway.request import Request
     from mlp_ci.serve.gateway.routing import Arm, Route
     from mlp_ci.serve.gateway.upstream import Answer, UpstreamDown
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from mlp_ci.serve.gateway.counting import Counts, Key, Tally
     from mlp_ci.serve.gateway.ejecting import Health
-    from mlp_ci.serve.gateway.front import Request
     from mlp_ci.serve.gateway.plan import ArmPlan, Plan, RoutePlan
+    from mlp_ci.serve.gateway.request import Request
     from mlp_ci.serve.gateway.upstream import Upstream
 
 REMEMBERED = 1024  # request targets whose resolution is kept
