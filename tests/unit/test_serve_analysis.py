@@ -225,8 +225,12 @@ def test_what_is_not_a_number_is_insufficient(bad: float) -> None:
         found = one(ACCURACY, step(labels("accuracy", 900, 0.9, 0.1), labels("accuracy", 900, mean, variance)))
         assert found.verdict is Verdict.INSUFFICIENT
         assert "not defined" in found.reason
-    found = one(ACCURACY, step(labels("accuracy", 900, 0.9, 0.0), labels("accuracy", 900, 0.9, 0.0)))
-    assert found.verdict is Verdict.PASS
+    for variance in (0.0, 5e-324, 1e-200):
+        exact = labels("accuracy", 900, 0.9, variance)
+        assert one(ACCURACY, step(exact, exact)).verdict is Verdict.PASS
+        assert one(ACCURACY, step(exact, labels("accuracy", 900, 0.8, variance))).verdict is Verdict.FAIL
+    huge = one(ACCURACY, step(labels("accuracy", 900, 1e300, 1e300), labels("accuracy", 900, -1e300, 1e300)))
+    assert huge.verdict in Verdict
 
 
 def test_the_sample_grows_with_what_is_asked() -> None:

@@ -119,9 +119,9 @@ def radius_of_mean(variance: float, alpha: float, scale: float) -> float:
     means of anything, asymptotically, by Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2024, "Time-uniform central
     limit theory and asymptotic confidence sequences".
     """
-    if variance <= 0:
-        return 0.0
     prior = scale**2
+    if variance <= 1e-12 * prior:
+        return 0.0
     return math.sqrt(
         variance * (variance + prior) / prior * (math.log((variance + prior) / variance) + 2 * math.log(1 / alpha))
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlp_ci.spec.serve import Check
 
 LEAST = 30  # labelled rows of each version: the test is asymptotic
+NOTHING = 1e-12  # of the margin's square: a variance that is none
 FACTORS, WEIGHTS = (1.0, 2.0), (0.75, 0.25)  # worse by the margin, and by twice as much
 
 
@@ -80,8 +81,8 @@ def harmful(metric: str) -> tuple[int, ...]:
 
 def log_evidence(effect: float, variance: float, allowed: float, harm: Sequence[int]) -> float:
     """The logarithm of the mixture sequential probability ratio for a difference of the allowed one, or twice it."""
-    if variance <= 0:
+    if variance <= NOTHING * allowed**2:
         return math.inf if max(side * effect for side in harm) >= allowed else -math.inf
     sizes = np.asarray([side * factor * allowed for side in harm for factor in FACTORS])
     weights = np.asarray([w / len(harm) for _ in harm for w in WEIGHTS])
-    return float(log_average([sizes * effect / variance - sizes**2 / (2 * variance)], weights))
+    return float(log_average([sizes * (effect - sizes / 2) / variance], weights))
