@@ -36,6 +36,14 @@ def share(done: float, said: str = "") -> None:
             line.share(done, said)
 
 
+def note(what: str) -> None:
+    """Say something that stays, before the report at the end does: a line at a terminal, and in a job's log."""
+    one = " ".join(what.split())  # whatever it quotes begins no line of its own, which the runner could obey
+    for line in _log.handlers:
+        if isinstance(line, _Line | _Minutes):
+            line.note(one)
+
+
 def watched() -> bool:
     """Whether somebody is shown what is being done; if not, nobody need find out how far it is."""
     return any(isinstance(line, _Line) for line in _log.handlers)
@@ -84,6 +92,9 @@ class _Minutes(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         pass
 
+    def note(self, what: str) -> None:
+        print(f"{self._command}: {what}", file=sys.stderr, flush=True)
+
     def share(self, done: float, said: str) -> None:
         if said and time.monotonic() - self.last >= self.EVERY:
             self.last = time.monotonic()
@@ -111,6 +122,9 @@ class _Line(logging.Handler):
         self._task = self._progress.add_task(command, total=None, said="")
         self._turn = threading.Lock()
         self._ended = False
+
+    def note(self, what: str) -> None:
+        self._progress.console.print(what, markup=False, highlight=False)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._progress.update(self._task, description=record.getMessage())

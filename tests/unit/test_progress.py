@@ -92,3 +92,16 @@ def test_a_job_gets_a_line_each_minute_of_work_that_says_how_fast_it_goes(
         progress.share(0.5)
     progress.share(0.9, "nobody listens any more")
     assert capsys.readouterr().err == "predict: 25%, 20 rows/s\n"
+
+
+def test_what_has_to_be_known_before_the_end_stays_in_a_jobs_log_and_at_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    with progress.shown("deploy"):
+        progress.note("staging: at least\n4 h [of it]")
+        assert capsys.readouterr().err == "deploy: staging: at least 4 h [of it]\n"
+    progress.note("nobody listens any more")
+    assert capsys.readouterr().err == ""
+    told = CODE.replace('doing("fetching version [3]")', 'note("at least 4 h [of it]")')
+    assert "at least 4 h [of it]" in at_a_terminal(1.0, code=told.replace("import doing", "import note, doing"))

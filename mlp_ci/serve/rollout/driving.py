@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from mlp_ci import clock
 from mlp_ci.errors import InputError, OutsideError, RolloutAborted
-from mlp_ci.progress import doing
+from mlp_ci.progress import doing, note
 from mlp_ci.report import Finding, Outcome
 from mlp_ci.serve.rollout import standing, steps, trials
 from mlp_ci.serve.rollout.ending import FIX, Failed, abort, again
@@ -172,7 +172,7 @@ class _Driver:
             for line in progress.forecast
         ]
         for line in progress.forecast:
-            doing(f"{self.place.stage}: {line}")
+            note(f"{self.place.stage}: {line}")
         self.target.keep(self.place, progress, last)
         return progress
 
@@ -334,4 +334,5 @@ class _Driver:
         return max(0.0, min(max(soon, lasted / 20), late, max(soon, end - time.monotonic())))
 
     def _say(self, check: str, message: str) -> None:
+        note(f"{self.place.stage}: {message}")
         self.findings.append(Finding(check=check, outcome=Outcome.PASS, subject=self.place.stage, message=message))
