@@ -52,7 +52,9 @@ def load(folder: Path, threads: int = 1) -> Loaded:
         from mlp_ci.serve.server.plain import reads_arrays
 
         loaded = Loaded(signature, _answering(estimator), "sklearn", outputs=outputs)
-        return replace(loaded, matrix=loaded.predict) if reads_arrays(estimator, signature) else loaded
+        if not reads_arrays(estimator, signature):
+            return loaded
+        return replace(loaded, predict=_of_tables(loaded.predict, signature), matrix=loaded.predict)
     if "onnx" in flavors:
         from mlp_ci.serve.server.onnx_model import OnnxModel
 
@@ -98,6 +100,12 @@ def _raw_model(loaded: Any) -> Any:
 
 def _answering(estimator: Any) -> Predict:
     return _native(estimator) or values_of(estimator.predict)
+
+
+def _of_tables(matrix: Predict, signature: Signature) -> Predict:
+    """The same for a DataFrame of the signature's columns, in any order, as well as for an array of them."""
+    names = list(signature.names)
+    return lambda rows: matrix(rows[names].to_numpy() if hasattr(rows, "columns") else rows)
 
 
 def _native(model: Any) -> Predict | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,6 +69,8 @@ def test_an_array_is_answered_as_a_table_is(linear: Path) -> None:
     rows = np.random.default_rng(1).normal(size=(20, 2)).tolist()
     loaded = load(linear)
     assert loaded.matrix is not None
+    with warnings.catch_warnings(action="error"):  # of names that were not there at its training
+        assert loaded.predict(pd.DataFrame({"b": [1.0], "a": [3.0]})) == pytest.approx([5.0])
     expected = mlflow.pyfunc.load_model(str(linear)).predict(pd.DataFrame(rows, columns=["a", "b"])).tolist()
     assert answers(loaded, split(["a", "b"], *rows)) == [expected]
     assert answers(loaded, split(["b", "a"], *[[b, a] for a, b in rows])) == [expected]
