@@ -285,7 +285,7 @@ def main() -> None:
         ("predictions", f"predictions from 0 to 1, margin 0.1, {LOOKS} looks a step", predictions_of, PREDICTIONS),
         ("predictions", "predictions of 5 categories", partial(predictions_of, categories=5), PREDICTIONS),
         ("labels", f"accuracy by labels, margin 0.02, {LOOKS} looks", labels_of, LABELS),
-        ("whole", "the default analysis (errors, p99), steps end as it says", whole_of, WHOLE),
+        ("whole", "the default analysis (errors, refusals, p99), steps end as it says", whole_of, WHOLE),
         *(
             ("rivals", name, game, tuple(WHOLE[i] for i in (0, 1, 3)))
             for name, game in rollout_rules.games(Truth).items()
