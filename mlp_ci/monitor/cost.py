@@ -70,7 +70,7 @@ def cost(ctx: Context, since: str | None, until: str | None) -> Report:
     platform = platform_of(ctx)
     runs = connect(ctx, platform).runs(spec.name, span.since, span.until)
     training, unpriced = training_items(runs, platform)
-    items = [*training, *serving_items(history(ctx, spec.name), span, platform.serving.usd_per_hour)]
+    items = [*training, *serving_items(history(ctx, spec), span, platform.serving.usd_per_hour)]
     return bill(spec, span, items, unpriced)
 
 

@@ -106,7 +106,7 @@ def retrain(ctx: Context, stage: str, *, force: bool, reason: str) -> Report:
 def alarm_of(ctx: Context, tracking: Tracking, model: ModelSpec, stage: str) -> Alarm | None:
     """The newest look at the stage; None where nothing is live or nobody looked yet."""
     try:
-        live = live_version(ctx, tracking, model.name, stage)
+        live = live_version(ctx, tracking, model, stage)
     except NothingToDo:
         return None
     version = tracking.version(model.name, live)

@@ -16,7 +16,7 @@ from mlp_ci.data.drift.decision import decide
 from mlp_ci.data.drift.reference import Reference
 from mlp_ci.data.profiles.profile import PREDICTION
 from mlp_ci.data.profiles.shapes import NumberProfile
-from mlp_ci.errors import InputError, NothingToDo
+from mlp_ci.errors import InputError, NothingToDo, OutsideError
 from mlp_ci.monitor.comment import tell_pull
 from mlp_ci.monitor.look import Log, look_at
 from mlp_ci.monitor.metrics import export
@@ -78,7 +78,7 @@ def monitor(
     now = clock.now()
     span = resolve(window, now, spec.monitor.window_length, spec.monitor.schedule)
     tracking = mlflow.connect(context, platform)
-    version = tracking.version(spec.name, live_version(context, tracking, spec.name, window.stage))
+    version = tracking.version(spec.name, live_version(context, tracking, spec, window.stage))
     facts = Facts(
         repo=context.repo,
         log=context.prediction_log,
@@ -103,14 +103,17 @@ def monitor(
     return report
 
 
-def live_version(context: Context, tracking: Tracking, model: str, stage: str) -> int:
+def live_version(context: Context, tracking: Tracking, model: ModelSpec, stage: str) -> int:
     """The version that runs in a stage: what the target says, else where the alias stands. NothingToDo if none."""
     from mlp_ci import serve
 
-    live = serve.live(context, model, stage)
-    number = live.version if live else tracking.alias(model, stage)
+    try:
+        live = serve.live(context, model, stage)
+    except OutsideError:  # a cluster that this machine does not reach; the alias followed its traffic
+        live = None
+    number = live.version if live else tracking.alias(model.name, stage)
     if number is None:
-        msg = f"no version of {model} is live in {stage}"
+        msg = f"no version of {model.name} is live in {stage}"
         raise NothingToDo(msg, why="there is nothing to compare the traffic with", fix=f"mlp-ci promote {stage}")
     return number
 

@@ -14,12 +14,11 @@ from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.report import Finding, Outcome, Report
 from mlp_ci.serve.reversals import Finished, finish
 from mlp_ci.serve.state import Place, Reversal
-from mlp_ci.serve.targets import Target, Why, target_of
+from mlp_ci.serve.targets import Target, Why, target_here
 from mlp_ci.spec import load_model
 
 if TYPE_CHECKING:
     from mlp_ci.context import Context
-    from mlp_ci.spec import ModelSpec
 
 PREVIOUS = "previous"
 
@@ -32,15 +31,6 @@ def rollback(ctx: Context, stage: str, *, to: str, reason: str) -> Report:
     report = roll_back(ctx, place, target_here(ctx, model), to=to, reason=reason)
     report.data["seconds_to_record"] = round(time.perf_counter() - began, 4)
     return report
-
-
-def target_here(ctx: Context, model: ModelSpec) -> Target:
-    """The target of the model; only one that is not this machine's own needs to know its settings from GitHub."""
-    if model.serve.target == "local":
-        return target_of(model.serve, None)
-    from mlp_ci.github import platform_of
-
-    return target_of(model.serve, platform_of(ctx))
 
 
 def roll_back(ctx: Context, place: Place, target: Target, *, to: str, reason: str) -> Report:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from mlp_ci import clock
 from mlp_ci.errors import InputError, NothingToDo, RolloutAborted
 from mlp_ci.report import Finding, Outcome, Report
-from mlp_ci.serve.flow_rollback import roll_back, target_here
+from mlp_ci.serve.flow_rollback import roll_back
 from mlp_ci.serve.rollout import standing, steps
 from mlp_ci.serve.rollout.progress import Phase, Progress
 from mlp_ci.serve.state import Place
+from mlp_ci.serve.targets import target_here
 from mlp_ci.spec import load_model
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from mlp_ci.promote import records
 from mlp_ci.report import Outcome
 from mlp_ci.serve import state as states
 from mlp_ci.serve.targets.local import local
-from mlp_ci.spec import PromotionSpec, StageEntry, render_promotion
+from mlp_ci.spec import PromotionSpec, StageEntry, load_model, render_promotion
 from tests.flows.served import BETTER, BROKEN, DECIDED, GOOD, UNGATED, Scene, messages, scene
 from tests.serving import Load, ask, body, wait_until
 
@@ -57,10 +57,10 @@ def test_a_merged_promotion_goes_live_with_alias_and_record(flights: Scene) -> N
     assert (chained.asked_by, chained.approved_by, chained.merged_by) == ("alice", ("bob",), "alice")
     assert chained.evidence == flights.tracking.version(flights.name, GOOD).evidence
     assert chained.address == deployed["address"]
-    fact = serve.live(flights.ctx, flights.name, "staging")
+    fact = serve.live(flights.ctx, load_model(flights.ctx.repo), "staging")
     assert fact
     assert fact.version == 1
-    assert [i.version for i in serve.history(flights.ctx, flights.name)] == [1]
+    assert [i.version for i in serve.history(flights.ctx, load_model(flights.ctx.repo))] == [1]
     assert flights.live("production") is None
 
     writes = len(flights.world.faults.writes())
@@ -294,4 +294,4 @@ def test_killed_at_any_moment_the_same_command_finishes(flights: Scene, moment: 
     assert flights.tracking.alias(flights.name, "staging") == BETTER
     assert [d.payload["version"] for d in flights.world.hub().deployments("staging")] == [2, 1]
     assert flights.records() == [("staging", 1, "promotion"), ("staging", 2, "promotion")]
-    assert [i.version for i in serve.history(flights.ctx, flights.name)] == [1, 2]
+    assert [i.version for i in serve.history(flights.ctx, load_model(flights.ctx.repo))] == [1, 2]

@@ -238,4 +238,4 @@ def test_mlflow_out_of_reach_is_an_outside_error(world: World, cli: Cli) -> None
 
 def test_the_alias_says_what_is_live_where_the_target_does_not(world: World) -> None:
     context = Context(repo=world.repo, work=world.repo, serve_home=world.repo / "none", prediction_log=world.log)
-    assert live_version(context, world.tracking, world.name, "production") == 1
+    assert live_version(context, world.tracking, load_model(world.repo), "production") == 1

@@ -16,7 +16,7 @@ from mlp_ci import serve
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.report import Outcome
 from mlp_ci.serve import state as states
-from mlp_ci.spec import parse_promotion
+from mlp_ci.spec import load_model, parse_promotion
 from tests.flows.served import BETTER, GOOD, Scene, messages, scene
 from tests.serving import Load, ask, body, slowness, wait_until
 
@@ -63,7 +63,7 @@ def test_traffic_goes_back_then_git_alias_and_record_follow(twice: Scene) -> Non
     assert twice.tracking.alias(twice.name, "staging") == GOOD
     newest = twice.world.hub().deployments("staging")[0]
     assert newest.payload["version"] == GOOD
-    assert [i.version for i in serve.history(twice.ctx, twice.name)] == [1, 2, 1]
+    assert [i.version for i in serve.history(twice.ctx, load_model(twice.ctx.repo))] == [1, 2, 1]
     state = states.read(twice.place("staging"))
     assert state
     assert list(state.servers) == [1], "the bad version no longer runs"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlp_ci.context import Context
     from mlp_ci.serve.measured import Measured
     from mlp_ci.serve.rollout.progress import Progress
-    from mlp_ci.spec import PlatformSpec
+    from mlp_ci.spec import ModelSpec, PlatformSpec
     from mlp_ci.spec.serve import Serve
 
 # Where the target of that name is made: a module with a function ``target(platform)``.
@@ -183,15 +183,20 @@ def target_of(serve: Serve, platform: PlatformSpec | None) -> Target:
     return made
 
 
-def live(ctx: Context, model: str, stage: str) -> LiveFact | None:
-    """What really runs for ``model`` in ``stage`` on this machine; None when nothing was ever deployed."""
-    from mlp_ci.serve.targets.local import local
+def target_here(ctx: Context, model: ModelSpec) -> Target:
+    """The target of the model; only one that is not this machine's own needs to know its settings from GitHub."""
+    if model.serve.target == "local":
+        return target_of(model.serve, None)
+    from mlp_ci.github import platform_of
 
-    return local.live(Place(ctx.serve_home, model, stage))
+    return target_of(model.serve, platform_of(ctx))
 
 
-def history(ctx: Context, model: str) -> list[Interval]:
+def live(ctx: Context, model: ModelSpec, stage: str) -> LiveFact | None:
+    """What really runs for ``model`` in ``stage``; None when nothing was ever deployed."""
+    return target_here(ctx, model).live(Place(ctx.serve_home, model.name, stage))
+
+
+def history(ctx: Context, model: ModelSpec) -> list[Interval]:
     """The intervals in which versions of ``model`` had the traffic of a stage, by start."""
-    from mlp_ci.serve.targets.local import local
-
-    return local.history(ctx.serve_home, model)
+    return target_here(ctx, model).history(ctx.serve_home, model.name)
