@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from dataclasses import dataclass
+import threading
+from collections import Counter
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import clock
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mlp_ci.sandbox.home import Home
+
+
+PEOPLE = 2
+PAUSE = 0.001  # seconds that a person takes between an answer and the next question
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +60,56 @@ def send_flights(home: Home, repo: Path, address: str, since: datetime, until: d
             rows += len(records)
     clock.set_instant(home.clock_file, until)
     return Sent(rows=rows, versions=versions)
+
+
+@dataclass
+class Asked:
+    """What came back while people asked: answers by version, and requests without a good answer."""
+
+    versions: Counter[str] = field(default_factory=Counter)
+    failed: int = 0
+
+    @property
+    def answered(self) -> int:
+        return self.versions.total()
+
+
+@contextmanager
+def asking(repo: Path, address: str, since: datetime, until: datetime) -> Iterator[Asked]:
+    """People who ask about single flights of these days, without pause, while the block runs. The clock stays."""
+    rows = [
+        json.dumps({"dataframe_split": {"columns": columns, "data": [record]}}).encode()
+        for _, columns, records in _days(_source(repo), since, until, every=10)
+        for record in records
+    ]
+    asked, over = Asked(), threading.Event()
+    people = [threading.Thread(target=_ask, args=(address, rows[n::PEOPLE], asked, over)) for n in range(PEOPLE)]
+    for person in people:
+        person.start()
+    try:
+        yield asked
+    finally:
+        over.set()
+        for person in people:
+            person.join()
+
+
+def _ask(address: str, rows: list[bytes], asked: Asked, over: threading.Event) -> None:
+    import httpx
+
+    with httpx.Client(timeout=30, headers={"Content-Type": "application/json"}) as client:
+        for row in cycle(rows):
+            if over.wait(PAUSE):
+                return
+            try:
+                answer = client.post(f"{address}/invocations", content=row)
+            except httpx.HTTPError:
+                asked.failed += 1
+                continue
+            if answer.is_error:
+                asked.failed += 1
+            else:
+                asked.versions[answer.headers.get("x-model-version", "?")] += 1
 
 
 def _source(repo: Path) -> Any:

@@ -16,6 +16,7 @@ STATUS = "mlp-ci/approvals"
 APRIL = datetime(2013, 4, 1, tzinfo=UTC)
 MAY = datetime(2013, 5, 1, tzinfo=UTC)
 JUNE = datetime(2013, 6, 1, tzinfo=UTC)
+JULY = datetime(2013, 7, 1, tzinfo=UTC)
 AUGUST = datetime(2013, 8, 1, tzinfo=UTC)
 
 
@@ -123,13 +124,22 @@ def retrain(story: Story) -> None:
 
 
 def promote_version_2(story: Story) -> None:
-    """The same way again; traffic moves by canary steps."""
-    with story.step("Version 2 goes to staging and to production; traffic moves") as told:
+    """The same way again; in production people go on asking, and what they are answered decides each step."""
+    with story.step("Version 2 goes to staging and to production; traffic moves as the answers allow") as told:
         _merge_promotion(story, "staging", approve=None)
         story.alice.git(story.tree, "checkout", "-q", "main")
         story.alice.git(story.tree, "pull", "-q", "--ff-only")
         story.mlp(story.alice, "promote", "production")
-        address = _merge_promotion(story, "production", approve=story.bob)
+        with traffic.asking(story.tree, _address(story, "production"), JULY, AUGUST) as asked:
+            address = _merge_promotion(story, "production", approve=story.bob)
+        for line in _steps_of_rollout(story):
+            told.note(line)
+        if asked.failed:
+            msg = f"{asked.failed} of {asked.answered + asked.failed} requests failed during the rollout"
+            raise OutsideError(msg, fix="look at the logs below serve/ in the sandbox's folder")
+        told.note(
+            f"{asked.answered:,} requests were answered meanwhile, {asked.versions['2']:,} by version 2; none failed"
+        )
         told.result = f"version {_version_at(address)} answers in production"
         told.where = address
 
@@ -246,6 +256,18 @@ def _address(story: Story, stage: str) -> str:
                 return str(status["environment_url"])
     msg = f"GitHub knows of no deployment to {stage}"
     raise OutsideError(msg, fix=story.page("/actions"))
+
+
+def _steps_of_rollout(story: Story) -> list[str]:
+    """What decided each step of production's last rollout."""
+    printed = story.mlp(story.alice, "rollout", "status", "--stage", "production", "--format", "json")
+    progress = json.loads(printed)["data"]["stages"][0]["progress"]
+    return [
+        f"{step['weight']} %: {step['canary']['requests']:,} requests to version {progress['version']} "
+        f"({step['canary']['errors']} errors) beside {step['stable']['requests']:,} to version {progress['stable']} "
+        f"({step['stable']['errors']}) were enough"
+        for step in progress["past"]
+    ]
 
 
 def _version_at(address: str) -> int:
