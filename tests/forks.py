@@ -47,7 +47,7 @@ WARM = (
     "pyarrow.parquet",
     "requests",
 )
-READ_AT_START = ("PYTHON", "LANG", "LC_")
+READ_AT_START = ("PYTHON", "LANG", "LC_", "LD_")
 Run = subprocess.CompletedProcess[str]
 
 

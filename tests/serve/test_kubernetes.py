@@ -186,7 +186,7 @@ def test_a_version_that_does_not_start_leaves_nothing(kube: Stand) -> None:
     target, place = kube.target(), kube.place()
     with pytest.raises(InputError, match="version 4 does not start") as crashed:
         target.prepare(place, kube.release(4, "crash"), kube.settings())
-    assert "server ended 3 times" in crashed.value.why
+    assert re.search(r"server ended \d times", crashed.value.why)
     unknown = kube.release(5)
     kube.node.programs.clear()
     kube.release(3)

@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mlp_ci.evaluate.bootstrap.estimate import UNDEFINED, Certain, Estimate, undefined
-from mlp_ci.evaluate.decision import MOST_TIMES, holm, non_inferior, rows_needed, within
+from mlp_ci.evaluate.decision import CAUTION, MOST_TIMES, holm, non_inferior, rows_needed, within
 from mlp_ci.report import Outcome
 
 finite = st.floats(-1, 1)
@@ -45,14 +45,15 @@ def estimate(value: float, error: float) -> Estimate:
 def test_the_three_answers(value: float, error: float, limit: float, confidence: float) -> None:
     found = estimate(value, error)
     decided = within(found, 100, minimum=limit, confidence=confidence)
-    low, high = Normal(value, error).bound(1 - confidence), Normal(value, error).bound(confidence)
+    level = CAUTION * (1 - confidence)
+    low, high = Normal(value, error).bound(level), Normal(value, error).bound(1 - level)
     expected = Outcome.PASS if low >= limit else Outcome.FAIL if high < limit else Outcome.INCONCLUSIVE
     assert decided.outcome is expected
     assert decided.p_pass is not None
     assert decided.p_fail is not None
     assume(min(abs(low - limit), abs(high - limit)) > 1e-9)
-    assert (decided.p_pass <= 1 - confidence) == (expected is Outcome.PASS)
-    assert (decided.p_fail <= 1 - confidence) == (expected is Outcome.FAIL)
+    assert (decided.p_pass <= level) == (expected is Outcome.PASS)
+    assert (decided.p_fail <= level) == (expected is Outcome.FAIL)
     assert (decided.rows_needed is not None) <= (expected is Outcome.INCONCLUSIVE)
     # The other side of the world: at most, of the negative number.
     mirrored = within(estimate(-value, error), 100, maximum=-limit, confidence=confidence)

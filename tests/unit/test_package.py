@@ -161,6 +161,7 @@ def test_a_file_that_is_not_what_was_installed(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is not what was installed"):
         file.verified()
     record = tmp_path / "thing-1.0.dist-info" / "RECORD"
+    (tmp_path / "other.py").write_text("")  # files that are not there are passed over
     record.write_text(record.read_text() + "other.py,,\n")
     with pytest.raises(InputError, match="says nothing of its files"):
         closure(Needs(("thing",)), [str(tmp_path)])

@@ -100,7 +100,7 @@ def test_pip_is_made_once_per_lock_and_used_again(repo: Path, tmp_path: Path) ->
 
 
 def test_pip_without_uv_on_the_machine(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environments, "_find", {}.get)
+    monkeypatch.setattr(environments, "find_program", {}.get)
     folder, _ = make(repo, tmp_path / "cache", Environment.model_validate({"pip": "requirements.txt"}))
     assert answer(folder).startswith("42 ")
 
@@ -108,7 +108,9 @@ def test_pip_without_uv_on_the_machine(repo: Path, tmp_path: Path, monkeypatch: 
 def test_uv_with_a_lock_and_a_lock_that_is_broken(repo: Path, tmp_path: Path) -> None:
     (repo / "pyproject.toml").write_text(PROJECT)
     uv = Environment.model_validate({"uv": "pyproject.toml"})
-    subprocess.run([environments._find("uv") or "uv", "lock", "--quiet"], cwd=repo, check=True, capture_output=True)
+    subprocess.run(
+        [environments.find_program("uv") or "uv", "lock", "--quiet"], cwd=repo, check=True, capture_output=True
+    )
     folder, _ = make(repo, tmp_path / "cache", uv)
     assert answer(folder).startswith("42 ")
     lock = (repo / "uv.lock").read_text()
