@@ -53,14 +53,14 @@ def down(root: Path) -> Report:
     """Stop every process of the sandbox. Its folder stays, so that ``up`` goes on where this left off."""
     home = homes.read(root)
     stopped = []
-    if home.serve_home.exists():
-        from mlp_ci.serve.targets.local import local
-
-        stopped += [f"serving of {name}" for name in local.stop_all(home.serve_home)]
     for name, process in home.processes.items():
         if process.alive:
             _stop(process)
             stopped.append(name)
+    if home.serve_home.exists():  # after the runner, whose deploys bring back what is down
+        from mlp_ci.serve.targets.local import local
+
+        stopped += [f"serving of {name}" for name in local.stop_all(home.serve_home)]
     homes.write(Home(**{**vars(home), "processes": {}}))
     headline = f"stopped {', '.join(stopped)}" if stopped else "nothing was running"
     return Report(command="sandbox down", headline=headline, data={"stopped": stopped})
