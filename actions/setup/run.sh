@@ -9,12 +9,11 @@ mlp_ci="$(bash "$(dirname "${BASH_SOURCE[0]}")/install.sh")"
 
 # A cancelled job: GitHub signals this shell alone, and kills everything ten seconds later. A shell that waits for a
 # program passes nothing on, so mlp-ci runs beside it, and is told. A signal that comes before it runs ends the shell.
-trap 'kill -TERM "$!" 2>/dev/null || true' INT TERM
+trap 'heard=yes; kill -TERM "$!" 2>/dev/null || true' INT TERM
 "$mlp_ci" "$@" <&0 &
-status=0
-wait "$!" || status=$?
-while kill -0 "$!" 2>/dev/null; do # a signal ends `wait`, not what it waits for
-  status=0
+heard=yes
+while [ -n "$heard" ]; do # a signal ends `wait`, not what it waits for: only an undisturbed one tells how that ended
+  heard="" status=0
   wait "$!" || status=$?
 done
 [ "$status" != 4 ] || status=0 # "nothing to do" is a good end of a job; the output `outcome` tells it apart

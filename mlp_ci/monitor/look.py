@@ -23,7 +23,7 @@ from mlp_ci.monitor.windows import Span, hours, parts_of
 from mlp_ci.progress import doing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -34,7 +34,8 @@ WINDOW = "window_rows"
 HOUR = timedelta(hours=1)
 # Hours that are read together: their rows lie in memory, or on disk, at the same time.
 HOURS_AT_ONCE = 48
-# Packing may replace files between listing and reading them; then the hour is listed again.
+# Packing may replace files between listing and reading them; then the hour is listed again. Files that can be read one
+# by one but not together are tried again as often.
 ATTEMPTS = 6
 OWN = {"ts", "version"}
 
@@ -269,19 +270,8 @@ def _alike(
     connection: Any, parts: Sequence[Path], wanted: set[str]
 ) -> tuple[dict[frozenset[str], list[Path]], tuple[Path, ...]]:
     """The files by which of the wanted columns they have, and those that cannot be read as a part of the log."""
-    import duckdb
-
     columns: dict[str, set[str]] = {}
-    readable = parts
-    for _ in range(ATTEMPTS):
-        try:
-            columns = _columns_of(connection, readable) if readable else {}
-            break
-        except duckdb.OutOfMemoryException:
-            raise
-        except duckdb.Error:
-            # One broken file must not blind the monitor: read the others, and say which one was left out.
-            readable = [p for p in readable if _readable(connection, p)]
+    _all_that_can(connection, parts, lambda some: columns.update(_columns_of(connection, some)))
     alike: dict[frozenset[str], list[Path]] = {}
     for part in parts:
         there = columns.get(str(part), set())
@@ -309,21 +299,29 @@ def _columns_of(connection: Any, parts: Sequence[Path]) -> dict[str, set[str]]:
 
 def load_rows(connection: Any, parts: list[Path], span: Span, wanted: list[str]) -> tuple[Path, ...]:
     """Load the window's rows and watched columns; returns the files that could not be read."""
+    readable = _all_that_can(connection, parts, lambda some: _read(connection, some, span, wanted))
+    return tuple(p for p in parts if p not in readable)
+
+
+def _all_that_can(connection: Any, parts: Sequence[Path], read: Callable[[list[Path]], object]) -> list[Path]:
+    """Read the files at once, without those that cannot be: one broken file must not blind the monitor.
+
+    Others may be replaced while these are tried, so a failure that a lost file explains is no attempt.
+    """
     import duckdb
 
-    readable = parts
-    for _ in range(ATTEMPTS):
+    readable, unexplained = list(parts), 0
+    while readable and unexplained < ATTEMPTS:
         try:
-            if readable:
-                _read(connection, readable, span, wanted)
-            break
+            read(readable)
+            return readable
         except duckdb.OutOfMemoryException:
             raise
-        except duckdb.Error:  # others may be replaced while these are tried
-            readable = [p for p in readable if _readable(connection, p)]
-    else:
-        readable = []
-    return tuple(p for p in parts if p not in readable)
+        except duckdb.Error:
+            still = [p for p in readable if _readable(connection, p)]
+            unexplained += len(still) == len(readable)
+            readable = still
+    return []
 
 
 def _read(connection: Any, parts: list[Path], span: Span, wanted: list[str]) -> None:
