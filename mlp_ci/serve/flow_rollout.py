@@ -34,7 +34,7 @@ TRIES = 10  # a deploy that watches writes down what it sees: ask again
 def facts(ctx: Context, stage: str | None) -> list[Facts]:
     """What is known of every stage (or one) where something runs or ran here."""
     model, target = _opened(ctx)
-    stages = [stage] if stage else sorted({i.stage for i in target.history(ctx.serve_home, model.name)})
+    stages = [stage] if stage else _stages(target, Place(ctx.serve_home, model.name, ""))
     now, rollout = clock.now(), model.serve.rollout
     return [standing.facts(target, Place(ctx.serve_home, model.name, name), rollout, now) for name in stages]
 
@@ -44,6 +44,10 @@ def status(ctx: Context, stage: str | None, html: Path | None = None) -> Report:
     from mlp_ci.serve.telling import page
     from mlp_ci.serve.telling import status as telling
 
+    if html is not None and (html.is_dir() or not html.absolute().parent.is_dir()):
+        what = "is a folder" if html.is_dir() else f"cannot be written: there is no folder {html.absolute().parent}"
+        msg = f"--html: {html} {what}"
+        raise InputError(msg, fix="name a file in a folder that is there")
     found = facts(ctx, stage)
     report = telling.report(found)
     if html is not None:
@@ -77,7 +81,7 @@ def resume(ctx: Context, stage: str) -> Report:
     def change(progress: Progress) -> Progress:
         if progress.phase is not Phase.PAUSED:
             msg = f"the rollout of version {progress.version} in {stage} is not paused"
-            raise NothingToDo(msg)
+            raise NothingToDo(msg, fix=f"`mlp-ci rollout status --stage {stage}` says what it waits for")
         return steps.resumed(progress, clock.now())
 
     return _noted(ctx, stage, "resume", change, "it goes on where it stood with the next `mlp-ci deploy`")
@@ -105,8 +109,9 @@ def abort(ctx: Context, stage: str, reason: str) -> Report:
     if all(a.version != progress.version for a in target.arms(place)):
         ended = replace(progress, phase=Phase.ABORTED, why=reason or "a person ended it", by=_login(ctx))
         target.keep(place, ended, progress)
-        message = f"version {progress.version} had no traffic yet, and gets none; nothing was quarantined"
-        return _report(place, "abort", message, target.progress(place))
+        message = f"version {progress.version} had no traffic yet, so nothing was quarantined"
+        again = "git still asks for it, and the next deploy begins anew: take it out of promotion.yaml"
+        return _report(place, "abort", f"{message}; {again}", target.progress(place))
     why = reason or f"the rollout was ended at {progress.weight} % by a person"
     report = roll_back(ctx, place, target, to=str(progress.stable), reason=why)
     report.command = "rollout abort"
@@ -164,8 +169,21 @@ def _going(target: Target, place: Place) -> Progress:
     if progress is None or not progress.going:
         msg = f"no rollout is under way for {place}"
         fix = f"`mlp-ci rollout status` says what is; `mlp-ci rollback --stage {place.stage}` takes a version back"
+        others = [stage for stage in _stages(target, place) if _runs(target, replace(place, stage=stage))]
+        if others:
+            msg, fix = f"{msg}, but one is in {' and '.join(others)}", f"say which is meant: --stage {others[0]}"
         raise NothingToDo(msg, fix=fix)
     return progress
+
+
+def _stages(target: Target, place: Place) -> list[str]:
+    """Where something runs or ran here."""
+    return sorted({i.stage for i in target.history(place.home, place.model)})
+
+
+def _runs(target: Target, place: Place) -> bool:
+    progress = target.progress(place)
+    return progress is not None and progress.going
 
 
 def _noted(ctx: Context, stage: str, verb: str, change: Callable[[Progress], Progress], said: str) -> Report:

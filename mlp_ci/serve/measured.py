@@ -79,7 +79,8 @@ class Seen:
             "rejected": self.rejected,
             "latency": {str(k): v for k, v in self.latency.items()},
             "predictions": dict(self.predictions),
-            "means": {k: list(v) for k, v in self.means.items()},
+            # What is not defined on the labels is null: JSON has no NaN, and two of them are never alike.
+            "means": {k: [v[0], *(x if math.isfinite(x) else None for x in v[1:])] for k, v in self.means.items()},
         }
 
     @classmethod
@@ -91,7 +92,7 @@ class Seen:
             rejected=int(raw.get("rejected", 0)),
             latency={int(k): int(v) for k, v in raw.get("latency", {}).items()},
             predictions={str(k): int(v) for k, v in raw.get("predictions", {}).items()},
-            means={str(k): (int(v[0]), float(v[1]), float(v[2])) for k, v in raw.get("means", {}).items()},
+            means={str(k): (int(v[0]), _number(v[1]), _number(v[2])) for k, v in raw.get("means", {}).items()},
         )
 
 
@@ -137,6 +138,10 @@ def value_of_bin(name: str) -> float | None:
     rank = int(digits) if kind == "q" else 99999 - int(digits)
     size = math.pow(10.0, (rank - 600) / _PER_DECADE)
     return size if kind == "q" else -size
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
 
 
 def _number_bin(value: float) -> str:

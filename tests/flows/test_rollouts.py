@@ -60,6 +60,12 @@ def test_people_have_a_say_in_a_rollout(flights: Scene, tmp_path: Path) -> None:
     with pytest.raises(NothingToDo, match="is paused already: Ann is out"):
         flow_rollout.pause(flights.ctx, "staging", "")
     assert serve.deploy(flights.ctx, None).outputs["rollout"] == "paused"
+    with pytest.raises(NothingToDo, match=r"no rollout is under way .* in production, but one is in staging") as asked:
+        flow_rollout.abort(flights.ctx, "production", "")
+    assert asked.value.fix == "say which is meant: --stage staging"
+    for bad, why in ((tmp_path / "no" / "page.html", "there is no folder"), (tmp_path, "is a folder")):
+        with pytest.raises(InputError, match=why):
+            flow_rollout.status(flights.ctx, "staging", bad)
     page = tmp_path / "page.html"
     status = flow_rollout.status(flights.ctx, "staging", page)
     assert (status.outputs["rollout"], status.exit_code) == ("paused", 0)

@@ -91,7 +91,7 @@ def test_every_end_and_every_pause_has_its_words() -> None:
     gone = aborted(harmful(), "errors")
     assert sentence(gone).endswith("was aborted in production at 10 %: errors; all traffic is back on version 3")
     assert commands(gone)[0][0] == "mlp-ci rollout retry --stage production"
-    done = in_phase(facts, Phase.DONE, step=3)
+    done = replace(in_phase(facts, Phase.DONE, step=3), live=4)
     assert sentence(done) == "flight-delay: version 4 has all the traffic of production"
     assert "mlp-ci rollback" in coming(done)[0]
     idle = Facts(model="m", stage="staging", now=BEGAN, rollout=Rollout.model_validate({}), live=2)
@@ -99,6 +99,23 @@ def test_every_end_and_every_pause_has_its_words() -> None:
     assert sentence(replace(idle, live=None)) == "m: nothing was ever deployed in staging"
     assert not coming(idle)
     assert not commands(idle)
+
+
+def test_a_rollout_that_is_history_says_who_has_the_traffic_now() -> None:
+    """Somebody rolled back after the end, or a third version came: what the rollout left is no longer so."""
+    done = replace(in_phase(harmless(), Phase.DONE, step=3), live=3)
+    assert sentence(done).endswith("version 4 got all the traffic of production; version 3 has all the traffic by now")
+    assert "stays warm" not in coming(done)[0]
+    words = read(page.page(done)).words
+    assert "Traffic of version 4 0 %" in words
+    gone = replace(aborted(harmful(), "the rollout was aborted at 10 %: errors"), live=2)
+    assert sentence(gone).endswith("aborted in production at 10 %: errors; version 2 has all the traffic by now")
+
+
+def test_tables_say_insufficient_as_the_verdict_does() -> None:
+    table = status.metrics_table(undecided())
+    assert table
+    assert "? insufficient" in {row[1] for row in table.rows}
 
 
 def test_an_a_b_test_ends_with_its_effect() -> None:

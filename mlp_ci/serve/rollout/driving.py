@@ -247,7 +247,7 @@ class _Driver:
         if decision.action is Action.ADVANCE:
             self._say("step", said)
             self.checks = []
-            return self._kept(steps.advanced(progress), progress)
+            return self._kept(steps.advanced(progress, told=decision.told), progress)
         if decision.action is Action.SETTLE:
             self._say("step", said)
             self.target.settle(self.place, self.plan.release, clock.now(), expected=self.arms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -57,6 +58,9 @@ def guard(target: Target, place: Place, digest: str, rollout: Rollout) -> None:
     if target.arms(place) != steps.split(progress):
         return
     facts = standing.facts(target, place, rollout, clock.now())
+    if facts.progress:  # a gateway that began to count anew is followed from here, also while nothing may go on
+        with contextlib.suppress(RolloutAborted):  # a person said something just now, which counts
+            target.keep(place, facts.progress, progress)
     checks = [target.healthy(place, progress.version)]
     while not checks[-1] and len(checks) < steps.FAILED_CHECKS:
         time.sleep(CHECK_PAUSE)

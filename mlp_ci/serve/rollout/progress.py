@@ -28,10 +28,14 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Stratum:
-    """What both versions answered while the new one had ``weight`` per cent of the traffic."""
+    """What both versions answered while the new one had ``weight`` per cent of the traffic.
+
+    ``undecided``: the step was left although it could not be told, since the team wants that after its wait.
+    """
 
     weight: int
     started: str
+    undecided: bool = False
     stable: Seen = Seen()  # noqa: RUF009 - frozen
     canary: Seen = Seen()  # noqa: RUF009 - frozen
 

@@ -39,10 +39,11 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class Decision:
-    """The action, and a sentence that says why."""
+    """The action, and a sentence that says why. ``told`` is False where the step is left without knowing."""
 
     action: Action
     why: str
+    told: bool = True
 
 
 def decide(
@@ -76,7 +77,7 @@ def decide(
     if passed < rollout.wait:
         return Decision(Action.HOLD, unclear)
     late = {"advance": onward, "abort": Action.ABORT, "pause": Action.PAUSE}[rollout.on_insufficient]
-    return Decision(late, f"it cannot be told after {_long(passed)}: {unclear}")
+    return Decision(late, f"it cannot be told after {_long(passed)}: {unclear}", told=False)
 
 
 def harm(analysis: Analysis | None, checks: Sequence[bool]) -> str:
@@ -88,7 +89,12 @@ def harm(analysis: Analysis | None, checks: Sequence[bool]) -> str:
 
 
 def _reasons(analysis: Analysis | None, verdict: str) -> str:
-    return "; ".join(f"{j.metric}: {j.reason}" for j in (analysis.judged if analysis else ()) if j.verdict == verdict)
+    """Why the metrics of that verdict have it; those with the same reason together."""
+    metrics = dict[str, list[str]]()
+    for judged in analysis.judged if analysis else ():
+        if judged.verdict == verdict:
+            metrics.setdefault(judged.reason, []).append(judged.metric)
+    return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in metrics.items())
 
 
 def elapsed(progress: Progress, now: datetime) -> timedelta:
@@ -156,7 +162,7 @@ def observed(progress: Progress, measured: Measured, now: datetime) -> Progress:
         progress = replace(progress, step_started=now.isoformat())
     if measured.boot != progress.boot:
         return replace(progress, boot=measured.boot, baseline=_both(progress, measured), carried=progress.current)
-    stratum = progress.carried or Stratum(weight=progress.weight, started=progress.step_started)
+    stratum = progress.carried or Stratum(weight=progress.weight, started=_since(progress, now))
     grown = {
         version: seen.since(progress.baseline.get(version, Seen()))
         for version, seen in _both(progress, measured).items()
@@ -169,6 +175,12 @@ def observed(progress: Progress, measured: Measured, now: datetime) -> Progress:
     before = progress.current or stratum
     known = {progress.stable: before.stable.means, progress.version: before.canary.means}
     return labelled(replace(progress, current=current), known)
+
+
+def _since(progress: Progress, now: datetime) -> str:
+    """When the step began, also when its wait began anew since then because a person let it go on."""
+    current = progress.current
+    return current.started if current and datetime.fromisoformat(current.started) <= now else progress.step_started
 
 
 def labelled(progress: Progress, means: Mapping[int, Means]) -> Progress:
@@ -185,8 +197,10 @@ def labelled(progress: Progress, means: Mapping[int, Means]) -> Progress:
     return replace(progress, current=current)
 
 
-def advanced(progress: Progress) -> Progress:
-    """The next step is wanted; its traffic has not moved yet."""
+def advanced(progress: Progress, *, told: bool = True) -> Progress:
+    """The next step is wanted; its traffic has not moved yet. ``told``: whether this one was decided by its data."""
+    if progress.current and not told:
+        progress = replace(progress, current=replace(progress.current, undecided=True))
     return replace(
         progress,
         step=progress.step + 1,
@@ -199,8 +213,8 @@ def advanced(progress: Progress) -> Progress:
 
 
 def paused(progress: Progress, why: str, by: str = "") -> Progress:
-    """Traffic stays as it is until a person decides."""
-    return replace(progress, phase=Phase.PAUSED, why=why, by=by)
+    """Traffic stays as it is until a person decides, also where somebody had already said to go to the end."""
+    return replace(progress, phase=Phase.PAUSED, why=why, by=by, ready=False)
 
 
 def resumed(progress: Progress, now: datetime) -> Progress:

@@ -34,6 +34,7 @@ class Standing(StrEnum):
     FAILED = "failed"
     AHEAD = "ahead"
     LEFT_OUT = "left out"
+    UNDECIDED = "undecided"  # it went on all the same: after its wait, or because a person said so
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ def steps_of(facts: Facts) -> list[Step]:
         rows.append(
             Step(
                 weight=weight,
-                standing=_standing(progress, index, met=stratum is not None),
+                standing=_standing(progress, index, stratum),
                 began=stratum.started if stratum else "",
                 seconds=ends.get(weight),
                 stable=stratum.stable if stratum else Seen(),
@@ -89,12 +90,13 @@ def loose_forecast(facts: Facts) -> tuple[str, ...]:
     return () if _forecast(facts) else facts.forecast
 
 
-def _standing(progress: Progress, index: int, *, met: bool) -> Standing:
+def _standing(progress: Progress, index: int, met: Stratum | None) -> Standing:
     ended = progress.phase in (Phase.ABORTED, Phase.DONE)
     if index == progress.step and progress.phase is not Phase.DONE:
         return Standing.FAILED if progress.phase is Phase.ABORTED else Standing.HERE
-    if index <= progress.step:
-        return Standing.OVER if met else Standing.LEFT_OUT
+    if index <= progress.step and met:
+        promoted = progress.ready and index == progress.step and met.weight < 100
+        return Standing.UNDECIDED if promoted or met.undecided else Standing.OVER
     return Standing.LEFT_OUT if ended else Standing.AHEAD
 
 
@@ -118,7 +120,18 @@ def outcome_of(facts: Facts) -> Outcome:
         return Outcome.PASS if facts.live is not None else Outcome.SKIP
     if progress.phase is Phase.ABORTED or (facts.analysis and facts.analysis.verdict == "fail"):
         return Outcome.FAIL
+    if progress.phase is Phase.DONE and since_then(facts):
+        return Outcome.SKIP
     return Outcome.INCONCLUSIVE if progress.phase is Phase.PAUSED else Outcome.PASS
+
+
+def since_then(facts: Facts) -> int | None:
+    """The version that has all the traffic now, if that is not the one with which a rollout ended."""
+    progress = facts.progress
+    if progress is None or progress.going:
+        return None
+    left = progress.version if progress.phase is Phase.DONE else progress.stable
+    return facts.live if facts.live != left else None
 
 
 def sentence(facts: Facts) -> str:
@@ -129,12 +142,16 @@ def sentence(facts: Facts) -> str:
             return f"{facts.model}: nothing was ever deployed in {stage}"
         return f"{facts.model}: version {facts.live} has all the traffic of {stage}, and no rollout is under way"
     version = f"{facts.model}: version {progress.version}"
-    why = f": {progress.why}" if progress.why else ""
+    said = progress.why.removeprefix(f"the rollout was aborted at {progress.weight} %: ")
+    why, later = f": {said}" if said else "", since_then(facts)
+    now = f"; version {later} has all the traffic by now"
     if progress.phase is Phase.DONE:
-        return f"{version} has all the traffic of {stage}{why}{_effects(facts, progress)}"
+        had = f"{version} {'got' if later else 'has'} all the traffic of {stage}{why}{_effects(facts, progress)}"
+        return had + now if later else had
     if progress.phase is Phase.ABORTED:
         where = f" at {progress.weight} %" if progress.step >= 0 else ""
-        return f"{version} was aborted in {stage}{where}{why}; all traffic is back on version {progress.stable}"
+        back = now if later else f"; all traffic is back on version {progress.stable}"
+        return f"{version} was aborted in {stage}{where}{why}{back}"
     if progress.phase is Phase.PAUSED:
         by = f" by {progress.by}" if progress.by else ""
         return f"{version} is paused{by} in {stage}, with {_share(progress)}{why}"
@@ -180,6 +197,8 @@ def coming(facts: Facts) -> list[str]:
     if progress is None:
         return []
     if progress.phase is Phase.DONE:
+        if since_then(facts):
+            return ["The rollout is history: the traffic moved on since. `mlp-ci history` says who moved it and why."]
         kept = f"Version {progress.stable} stays warm: `mlp-ci rollback` gives it the traffic back in seconds."
         return [kept] if progress.stable and progress.stable != progress.version else []
     if progress.phase is Phase.ABORTED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.report import Finding, Outcome, Report, Table, worst
+from mlp_ci.report import SYMBOLS, Finding, Outcome, Report, Table, worst
 from mlp_ci.serve.telling.standing import (
     OUTCOMES,
     Standing,
@@ -19,15 +19,19 @@ from mlp_ci.serve.telling.words import at_time, lasting, percent, scale_of, titl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from mlp_ci.serve.analysis import Judged
     from mlp_ci.serve.measured import Seen
     from mlp_ci.serve.telling.facts import Facts
 
+# As `verdict` in JSON and in the documentation says it.
+INSUFFICIENT = f"{SYMBOLS[Outcome.INCONCLUSIVE]} insufficient"
 STANDINGS: dict[Standing, Outcome | str] = {
     Standing.OVER: Outcome.PASS,
     Standing.FAILED: Outcome.FAIL,
     Standing.HERE: "→ here",
     Standing.AHEAD: "",
     Standing.LEFT_OUT: Outcome.SKIP,
+    Standing.UNDECIDED: INSUFFICIENT,
 }
 
 
@@ -124,6 +128,11 @@ def _answered(seen: Seen, *, begun: bool) -> str:
     return f"{seen.errors:,} of {seen.requests:,}{share}"
 
 
+def _verdict(judged: Judged) -> Outcome | str:
+    outcome = OUTCOMES[str(judged.verdict)]
+    return INSUFFICIENT if outcome is Outcome.INCONCLUSIVE else outcome
+
+
 def metrics_table(facts: Facts) -> Table | None:
     """The new version against the old one, metric by metric."""
     if facts.progress is None or facts.analysis is None or not facts.analysis.judged:
@@ -134,7 +143,7 @@ def metrics_table(facts: Facts) -> Table | None:
         rows.append(
             (
                 title_of(judged.metric),
-                OUTCOMES[str(judged.verdict)],
+                _verdict(judged),
                 scale.value(judged.canary),
                 scale.value(judged.stable),
                 scale.span(judged.low, judged.high) or scale.effect(judged.effect),

@@ -60,6 +60,8 @@ class Scale:
         """An interval of effects; an end that is not known is open."""
         if low is None and high is None:
             return ""
+        if self.ratio and high is None and low == 0:  # which is known of every ratio
+            return ""
         if low is None or high is None:
             return f"at least {self.effect(low)}" if high is None else f"at most {self.effect(high)}"
         if self.ratio:
