@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -58,7 +59,12 @@ def encoded(value: Any) -> bytes:
 
 
 def json_value(value: Any) -> Any:
-    """What JSON lacks a type for: times as ISO 8601, numpy's values as Python's; raises TypeError for all else."""
+    """What JSON lacks a type for: times as ISO 8601, bytes as base64, numpy's values as Python's.
+
+    Raises TypeError for all else.
+    """
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "tolist"):

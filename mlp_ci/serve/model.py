@@ -13,12 +13,14 @@ import yaml
 
 from mlp_ci.errors import InputError
 from mlp_ci.serve.answers import values_of
+from mlp_ci.serve.payload import BadRequest
 from mlp_ci.serve.signature import Signature, compile_signature
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Predict = Callable[[Any], list[Any]]
+_ENFORCEMENT = "Failed to enforce schema"  # how MLflow's refusals begin; a model's own exceptions say otherwise
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def load(folder: Path, threads: int = 1) -> Loaded:
     import mlflow.pyfunc
 
     pyfunc = mlflow.pyfunc.load_model(str(folder))
-    return Loaded(signature, _native(_raw_model(pyfunc)) or values_of(pyfunc.predict), "pyfunc", outputs=outputs)
+    return Loaded(signature, _native(_raw_model(pyfunc)) or values_of(_enforcing(pyfunc)), "pyfunc", outputs=outputs)
 
 
 def read_description(folder: Path) -> Mapping[str, Any]:
@@ -96,6 +98,28 @@ def _raw_model(loaded: Any) -> Any:
         return loaded.get_raw_model()
     except Exception:  # what such a class raises is its own affair; its `predict` is what counts
         return None
+
+
+def _enforcing(pyfunc: Any) -> Callable[[Any], Any]:
+    """MLflow's own ``predict``; what its schema enforcement refuses is the client's mistake, and becomes a BadRequest.
+
+    Ours has looked at every value before; what is left are such things as a date that 64 bits of nanoseconds cannot
+    hold.
+    """
+    from mlflow.exceptions import MlflowException
+
+    def predict(rows: Any) -> Any:
+        try:
+            return pyfunc.predict(rows)
+        except MlflowException as error:
+            said = str(error.message)
+            if not said.startswith(_ENFORCEMENT):
+                raise
+            reason = said.rpartition("Error: ")[2][:300]
+            msg = f"MLflow refuses these rows by the model's signature: {reason}"
+            raise BadRequest(msg) from error
+
+    return predict
 
 
 def _answering(estimator: Any) -> Predict:

@@ -49,7 +49,9 @@ def decode(body: bytes) -> Any:
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        pass
+        if not body:
+            msg = "the body is not JSON: it is empty"
+            raise BadRequest(msg) from None
     try:
         value = json.loads(body)
         json.dumps(value, ensure_ascii=False).encode()  # half of a surrogate pair is no text

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlp_ci.serve.payload import BadRequest, Rows
+from mlp_ci.serve.values import FLOAT32_MAX as FLOAT32_MAX  # noqa: PLC0414 (said again for those who import it from here)
+from mlp_ci.serve.values import NUMBERS, Check, check_of
 
-Check = Callable[[str, Sequence[Any]], Sequence[Any]]
-_NONE = type(None)
-_NUMBERS = frozenset({float, int, _NONE})
-FLOAT32_MAX = 3.4028234663852886e38
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 FLOAT64_MAX = 1.7976931348623157e308
 _WORDS = {"f": "numbers", "i": "whole numbers that fit", "u": "whole numbers that fit", "b": "true and false"}
 
@@ -81,6 +80,9 @@ class TensorRule:
         if not fits or not found.ndim:
             msg = f"{named} has the shape {list(found.shape)}, not {list(self.shape) or [-1]}"
             raise BadRequest(msg)
+        if wanted.kind == "f" and found.dtype.kind in "fiu" and not _within(found, wanted):
+            msg = f"{named} holds a number that is not finite in {8 * wanted.itemsize} bits"
+            raise BadRequest(msg)
         return found.astype(wanted, copy=False)
 
 
@@ -140,7 +142,7 @@ class Signature:
         """Rows as one array (rows, columns) of :attr:`number_type`; raises BadRequest."""
         import numpy as np
 
-        if _NUMBERS.issuperset(map(type, chain.from_iterable(rows))):
+        if NUMBERS.issuperset(map(type, chain.from_iterable(rows))):
             try:
                 found = np.array(rows, dtype=np.float64)
             except (OverflowError, ValueError):
@@ -191,7 +193,7 @@ def compile_signature(inputs: str | None) -> Signature:
 
 def _rule(column: Mapping[str, Any]) -> ColumnRule:
     kind = str(column["type"])
-    check = _CHECKS.get(kind, _anything)
+    check = check_of(column)
     required, nullable = bool(column.get("required", True)), kind not in ("integer", "long", "boolean")
     return ColumnRule(str(column["name"]), kind, required, check, nullable)
 
@@ -220,95 +222,13 @@ def _castable(found: Any, wanted: Any) -> bool:
     return whole and (not found.size or bool(found.min() >= limits.min and found.max() <= limits.max))
 
 
-def _refuse(name: str, values: Sequence[Any], allowed: Callable[[Any], bool], expected: str) -> BadRequest:
-    index, value = next((i, v) for i, v in enumerate(values) if not allowed(v))
-    shown = json.dumps(value)
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return BadRequest(f"column {name}, row {index}: {shown} is not {expected}")
+def _within(found: Any, wanted: Any) -> bool:
+    """Whether all numbers fit into a type of floats; NaN, a missing value, does."""
+    import numpy as np
+
+    return not (np.abs(found.astype("float64")) > np.finfo(wanted).max).any()
 
 
-def _floats(name: str, values: Sequence[Any]) -> Sequence[Any]:
-    if not _NUMBERS.issuperset(map(type, values)):
-        raise _refuse(name, values, lambda v: type(v) in (float, int, _NONE), "a number")
-    try:
-        converted = [math.nan if v is None else float(v) for v in values]
-    except OverflowError:
-        raise _refuse(name, values, lambda v: v is None or abs(v) < 2**1023, "a number of 64 bits") from None
-    if math.inf in converted or -math.inf in converted:
-        raise _refuse(name, values, lambda v: v is None or not math.isinf(v), "a finite number")
-    return converted
-
-
-def _small_floats(name: str, values: Sequence[Any]) -> Sequence[Any]:
-    converted = _floats(name, values)
-    if any(abs(v) > FLOAT32_MAX for v in converted):
-        raise _refuse(name, values, lambda v: v is None or abs(v) <= FLOAT32_MAX, "a number of 32 bits")
-    return converted
-
-
-def _integers(bits: int) -> Check:
-    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
-
-    def allowed(value: Any) -> bool:
-        # A float beyond 2**53 may stand for another whole number than was written.
-        whole = type(value) is int or (type(value) is float and value.is_integer() and abs(value) <= 2**53)
-        return whole and low <= value <= high
-
-    def check(name: str, values: Sequence[Any]) -> Sequence[Any]:
-        if {int}.issuperset(map(type, values)) and low <= min(values) and max(values) <= high:
-            return values
-        if all(map(allowed, values)):
-            return [int(v) for v in values]
-        raise _refuse(name, values, allowed, f"a whole number of {bits} bits")
-
-    return check
-
-
-def _booleans(name: str, values: Sequence[Any]) -> Sequence[Any]:
-    if {bool}.issuperset(map(type, values)):
-        return values
-    raise _refuse(name, values, lambda v: type(v) is bool, "true or false")
-
-
-def _strings(name: str, values: Sequence[Any]) -> Sequence[Any]:
-    if {str, _NONE}.issuperset(map(type, values)):
-        return values
-    raise _refuse(name, values, lambda v: type(v) in (str, _NONE), "text")
-
-
-def _instant(value: Any) -> datetime | None:
-    if value is None:
-        return None
-    instant = datetime.fromisoformat(value)  # raises TypeError and ValueError
-    return instant.astimezone(UTC).replace(tzinfo=None) if instant.tzinfo else instant
-
-
-def _instants(name: str, values: Sequence[Any]) -> Sequence[Any]:
-    def allowed(value: Any) -> bool:
-        try:
-            _instant(value)
-        except (TypeError, ValueError, OverflowError):
-            return False
-        return True
-
-    if all(map(allowed, values)):
-        return [_instant(v) for v in values]
-    raise _refuse(name, values, allowed, "an ISO 8601 time")
-
-
-def _anything(_name: str, values: Sequence[Any]) -> Sequence[Any]:
-    return values
-
-
-_CHECKS: Mapping[str, Check] = {
-    "double": _floats,
-    "float": _small_floats,
-    "integer": _integers(32),
-    "long": _integers(64),
-    "boolean": _booleans,
-    "string": _strings,
-    "datetime": _instants,
-}
 _NUMPY: Mapping[str, str] = {
     "double": "float64",
     "float": "float32",

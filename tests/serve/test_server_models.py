@@ -18,9 +18,10 @@ from mlp_ci.errors import InputError
 from mlp_ci.serve.answers import plain
 from mlp_ci.serve.model import Loaded, load
 from mlp_ci.serve.payload import BadRequest, parse
+from mlp_ci.serve.server import inference
 from mlp_ci.serve.server.batching import Batcher, BatchLimits, ModelFailed, Overloaded, Question, answer_all
 from mlp_ci.serve.server.counting import Board
-from mlp_ci.serve.server.invocations import question_of, reader
+from mlp_ci.serve.server.invocations import question_of, reader, written
 from mlp_ci.serve.server.probing import example_of, learn
 from mlp_ci.serve.signature import compile_signature
 from tests.serve.models import save_linear, save_onnx
@@ -151,6 +152,8 @@ NAMED = compile_signature(
     ' {"name": "b", "type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 2]}}]'
 )
 
+SMALL = compile_signature('[{"type": "tensor", "tensor-spec": {"dtype": "float32", "shape": [-1, 2]}}]')
+
 
 def test_tensors_are_checked_and_asked_together() -> None:
     loaded = Loaded(TENSORS, lambda rows: rows.sum(axis=1).tolist(), "pyfunc")
@@ -169,6 +172,7 @@ def test_tensors_are_checked_and_asked_together() -> None:
         (TENSORS, '{"inputs": [["1", "2"]]}', "the tensor must hold numbers"),
         (TENSORS, '{"inputs": {"a": [1]}}', "the model needs an array"),
         (TENSORS, '{"inputs": ' + "[" * 80 + "1" + "]" * 80 + "}", "the tensor"),
+        (SMALL, '{"inputs": [[1, 1e39]]}', "the tensor holds a number that is not finite in 32 bits"),
         (NAMED, '{"inputs": {"a": [1]}}', "missing tensor b"),
         (NAMED, '{"inputs": {"a": [1.5], "b": [[1, 2]]}}', "tensor a must hold whole numbers"),
         (NAMED, '{"inputs": {"a": [1e30], "b": [[1, 2]]}}', "tensor a must hold whole numbers"),
@@ -183,6 +187,82 @@ def test_a_wrong_tensor_is_refused_by_its_name(signature: Any, content: str, mes
     with pytest.raises(BadRequest) as refusal:
         reader(signature)(content.encode())
     assert message in refusal.value.message
+
+
+INNER = compile_signature(
+    json.dumps(
+        [
+            {"name": "image", "type": "binary"},
+            {"name": "scores", "type": "array", "items": {"type": "double"}},
+            {
+                "name": "user",
+                "type": "object",
+                "properties": {"age": {"type": "long"}, "plan": {"type": "string", "required": False}},
+            },
+            {"name": "seen", "type": "map", "values": {"type": "array", "items": {"type": "boolean"}}},
+        ]
+    )
+)
+FITS = {"image": "aGk=", "scores": [1, 2.5], "user": {"age": 3}, "seen": {"de": [True]}}
+
+
+def test_bytes_lists_and_objects_reach_the_model_as_mlflow_has_them() -> None:
+    loaded = Loaded(INNER, plain, "pyfunc")
+    ((answer,),) = answers(loaded, {"dataframe_records": [FITS]})
+    assert answer == {**FITS, "image": b"hi"}
+    assert [type(v) for v in answer["scores"]] == [float, float]  # MLflow takes no whole number for one
+    assert (
+        written([answer])
+        == b'{"predictions":[{"image":"aGk=","scores":[1.0,2.5],"user":{"age":3},"seen":{"de":[true]}}]}'
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"image": "no base64!"}, 'column image, row 1: "no base64!" is not base64 of bytes'),
+        ({"image": 7}, "column image, row 1: 7 is not base64 of bytes"),
+        ({"scores": "no"}, 'column scores, row 1: "no" is not a list'),
+        ({"scores": [1, "x"]}, 'column scores, row 1: item 1: "x" is not a number'),
+        ({"user": 3}, "column user, row 1: 3 is not an object"),
+        ({"user": {"plan": "a"}}, "column user, row 1: it has no age"),
+        ({"user": {"age": 1.5}}, "column user, row 1: age: 1.5 is not a whole number of 64 bits"),
+        ({"seen": {"de": [True, 0]}}, "column seen, row 1: de: item 1: 0 is not true or false"),
+    ],
+)
+def test_what_is_wrong_inside_of_a_value_is_named(wrong: dict[str, Any], message: str) -> None:
+    loaded = Loaded(INNER, plain, "pyfunc")
+    assert told(loaded, {"dataframe_records": [FITS, {**FITS, **wrong}]}) == message
+
+
+def test_what_mlflow_refuses_by_the_signature_is_the_clients_mistake(folder: Path) -> None:
+    import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
+    class Same(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+        def predict(self, context: Any, model_input: Any, params: Any = None) -> Any:
+            return model_input
+
+    signature = ModelSignature(Schema([ColSpec("datetime", "day"), ColSpec("long", "n")]))
+    mlflow.pyfunc.save_model(str(folder / "days"), python_model=Same(), signature=signature, pip_requirements=[])
+    loaded = load(folder / "days")
+    right, wrong = ({"dataframe_records": [{"day": day, "n": 1}]} for day in ("2026-01-02", "1500-01-02"))
+    good, bad = answers(loaded, right, wrong)  # together: the one must not spoil the other
+    assert isinstance(bad, BadRequest)
+    assert "Out of bounds" in bad.message
+    asked = inference.reader(loaded.signature)(
+        json.dumps(
+            {
+                "inputs": [
+                    {"name": "day", "datatype": "BYTES", "shape": [1], "data": ["2026-01-02"]},
+                    {"name": "n", "datatype": "INT64", "shape": [1], "data": [1]},
+                ]
+            }
+        ).encode()
+    )
+    day, _ = json.loads(inference.written(asked, good, "days", "1"))["outputs"]
+    assert day == {"name": "day", "shape": [1], "datatype": "BYTES", "data": ["2026-01-02T00:00:00"]}
 
 
 def test_answers_of_every_kind_become_plain_values() -> None:

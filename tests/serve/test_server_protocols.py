@@ -158,9 +158,22 @@ def test_the_protocols_metadata_and_health(server: Running) -> None:
 def test_methods_and_paths_that_are_not_there(server: Running) -> None:
     status, headers, answer = ask(server.port, path="/invocations")
     assert (status, headers["allow"]) == (405, "POST")
-    assert "GET is not for this path" in answer["message"]
+    assert answer == {"error_code": "METHOD_NOT_ALLOWED", "message": "GET is not for this path"}
     assert ask(server.port, path="/nowhere")[0] == 404
     assert ask(server.port, b"{}", path="/health")[0] == 405
+
+
+def test_a_body_that_is_packed_or_empty_is_told_what_to_send(server: Running) -> None:
+    import gzip
+
+    packed = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    for path, field in (("/invocations", "message"), (INFER, "error")):
+        status, headers, answer = ask(server.port, gzip.compress(body()), path=path, headers=packed)
+        assert (status, headers["accept-encoding"]) == (415, "identity")
+        assert "Content-Encoding: gzip" in answer[field]
+        status, _, answer = ask(server.port, b"", path=path)
+        assert (status, answer[field]) == (400, "the body is not JSON: it is empty")
+    assert ask(server.port, body(), headers={**packed, "Content-Encoding": "identity"})[0] == 200
 
 
 def test_metrics_count_what_was_asked(server: Running) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlp_ci.serve.batch.checks import check
@@ -37,6 +37,7 @@ def columns(draw: Any) -> tuple[str, str, list[Any]]:
 
 
 @given(columns())
+@example(("long", "float64", [2.0**53, 2.0**53 + 2, -(2.0**53) - 2]))
 def test_a_row_passes_exactly_when_the_server_takes_it_and_means_the_same(drawn: tuple[str, str, list[Any]]) -> None:
     kind, arrow, values = drawn
     signature = compile_signature(json.dumps([{"type": kind, "name": "c", "required": True}]))

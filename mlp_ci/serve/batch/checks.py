@@ -270,11 +270,14 @@ def _all_bad(column: Any, kind: Any) -> Converted:
 
 
 def _whole_floats(values: Any) -> Converted:
-    """Floats that are whole numbers of 64 bits as such; the rest, and nulls, are bad."""
+    """Floats that are whole numbers as such; the rest, and nulls, are bad.
+
+    So are those beyond 2**53, as at the server: they may stand for another whole number than was written.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    inside = pc.and_(pc.greater_equal(values, -(2.0**63)), pc.less(values, 2.0**63))
+    inside = pc.less_equal(pc.abs(values), 2.0**53)
     good = pc.fill_null(pc.and_(inside, pc.equal(values, pc.trunc(values))), False)
     return pc.if_else(good, values, 0.0).cast(pa.int64()), pc.invert(good)
 

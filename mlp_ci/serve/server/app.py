@@ -27,6 +27,8 @@ BODIES_LIMIT = (
     256 * 1024 * 1024
 )  # bytes of all bodies that are being read, over which newcomers are asked to come again
 _TOO_LARGE = f"the body is larger than {BODY_LIMIT // 2**20} MiB; send fewer rows at a time"
+_OTHER_TYPE = 415
+_READABLE = (b"accept-encoding", b"identity")  # RFC 9110, 15.5.16: what a client may send instead
 _MLFLOW, _V2 = 0, 1  # places in counting.PROTOCOLS
 
 
@@ -124,13 +126,18 @@ class Application:
                     kind = value.partition(b";")[0].strip().lower().decode("latin-1")
                 elif name == b"content-length" and int(value) > BODY_LIMIT:
                     raise BadRequest(_TOO_LARGE, 413)
+                elif name == b"content-encoding" and value.lower() != b"identity":
+                    packed = value[:60].decode("latin-1")
+                    msg = f"this server reads no body with Content-Encoding: {packed}; send it as it is"
+                    raise BadRequest(msg, 415)
             part = await receive()
             body = await self._rest(part, receive) if part.get("more_body") else part.get("body")
             if body is None:
                 raise Gone
             return 200, await ask(body, kind), []
         except BadRequest as error:
-            return error.status, refusal(protocol, "BAD_REQUEST", error.message), []
+            told = refusal(protocol, "BAD_REQUEST", error.message)
+            return error.status, told, [_READABLE] if error.status == _OTHER_TYPE else []
         except Overloaded as error:
             retry = (b"retry-after", str(error.seconds).encode())
             message = f"too many requests wait for this model; ask again in {error.seconds} s"
@@ -170,7 +177,7 @@ class Application:
         elif kind == "text/csv":
             question = invocations.question_of(table.read_csv(body, self.loaded.signature), self.loaded.signature)
         else:
-            msg = f"this server reads application/json and text/csv, not {kind[:60]}"
+            msg = f"this server reads application/json and text/csv, not {kind[:60]}; say which by Content-Type"
             raise BadRequest(msg, 415)
         return invocations.written(await self.batcher.submit(question))
 

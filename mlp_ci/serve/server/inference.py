@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.serve.answers import encoded
+from mlp_ci.serve.answers import encoded, json_value
 from mlp_ci.serve.payload import BadRequest, Rows, decode
 from mlp_ci.serve.server.invocations import question_of
 from mlp_ci.serve.signature import compile_signature
@@ -190,8 +190,17 @@ def _output(name: str, values: list[Any]) -> dict[str, Any]:
         flat = [inner for v in flat for inner in v]
     kind = _datatype(flat)
     if kind == "BYTES":
-        flat = [v if isinstance(v, str) else encoded(v).decode() for v in flat]
+        flat = [_text(v) for v in flat]
     return {"name": name, "shape": shape, "datatype": kind, "data": flat}
+
+
+def _text(value: Any) -> str:
+    """One element of BYTES: text and times as they are, all else as JSON."""
+    if isinstance(value, str):
+        return value
+    if hasattr(value, "isoformat") or isinstance(value, bytes):
+        return str(json_value(value))
+    return encoded(value).decode()
 
 
 def _datatype(values: Sequence[Any]) -> str:

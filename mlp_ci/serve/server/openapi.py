@@ -23,6 +23,10 @@ _TYPES: dict[str, dict[str, Any]] = {
     "boolean": {"type": "boolean"},
     "string": {"type": "string"},
     "datetime": {"type": "string", "format": "date-time"},
+    "binary": {"type": "string", "contentEncoding": "base64"},
+    "array": {"type": "array"},
+    "object": {"type": "object"},
+    "map": {"type": "object"},
 }
 _ANSWERS = {
     "400": "The request cannot be answered; the message names the column.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci import __version__
@@ -56,9 +57,11 @@ async def refused(request: Request, error: Any) -> Response:
     from starlette.responses import JSONResponse
 
     known = "/invocations, /v2, /health, /version, /metrics, /docs"
-    message = f"there is {known}" if error.status_code == 404 else f"{request.method} is not for this path"
+    missing = error.status_code == HTTPStatus.NOT_FOUND
+    message = f"there is no such path; there are {known}" if missing else f"{request.method} is not for this path"
     v2 = request.url.path.startswith("/v2")
-    told = {"error": message} if v2 else {"error_code": "NOT_FOUND", "message": message}
+    code = "NOT_FOUND" if missing else "METHOD_NOT_ALLOWED"
+    told = {"error": message} if v2 else {"error_code": code, "message": message}
     return JSONResponse(told, error.status_code, error.headers)
 
 

@@ -36,6 +36,9 @@ _SAMPLES = {
     "boolean": False,
     "string": "",
     "datetime": "2000-01-01",
+    "binary": "",
+    "array": [],
+    "map": {},
 }
 
 
