@@ -93,6 +93,8 @@ def test_errors_against_an_error_free_baseline_fail_and_never_pass() -> None:
     found = one(ERRORS, step(seen(14_850), seen(150, 2), 1))
     assert found.verdict is Verdict.FAIL
     assert found.reason == "2 errors in 150 requests, the old version had none in 14,850"
+    first = analyse(DEFAULT_ANALYSIS, [step(seen(271), seen(29, 3))], DESIGN).judged[0]
+    assert (first.verdict, first.low) == (Verdict.FAIL, 0), "what was refuted is not within the bounds"
     half = [one(ERRORS, step(seen(3000), seen(3000, errors), 50)).verdict for errors in (1, 4, 10)]
     assert half == [Verdict.INSUFFICIENT, Verdict.INSUFFICIENT, Verdict.FAIL]
     many = one(ERRORS, step(seen(60_000), seen(60_000, 1), 50))  # at most a tenth of the margin

@@ -76,7 +76,8 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     judged = replace(judged, stable=stable, canary=canary, effect=canary - stable, low=low, high=high, needed=needed)
     found = float(evidence(used, margin, rate))
     if found >= math.log(1 / level.alpha) and sum(float(t.canary_hits) for t in used) >= FEWEST:
-        return replace(judged, verdict=Verdict.FAIL, reason=_worse(used, judged, (found, rate)))
+        failed = judged.failed("", 0.0)
+        return replace(failed, reason=_worse(used, failed, (found, rate)))
     if not now.both:
         return judged
     if rate.weights[2] and _undecided(used, judged):

@@ -48,7 +48,8 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     judged = replace(judged, low=effect - radius, high=effect + radius, needed=needed)
     said = f"{new[1]:.4g}, the old version {old[1]:.4g}"
     if log_evidence(effect, variance, allowed, harm) >= math.log(1 / level.alpha):
-        return replace(judged, verdict=Verdict.FAIL, reason=f"{said}: {effect - radius:+.2g} to {effect + radius:+.2g}")
+        failed = judged.failed("", 0.0)
+        return replace(failed, reason=f"{said}: {failed.low or 0:+.2g} to {failed.high or 0:+.2g}")
     proven = max(side * effect for side in harm) + radius < allowed
     ruled_out = f"worse by {allowed:.3g} is ruled out" if proven else ""
     return judged.ended(said, ruled_out, f"{allowed:.3g}", "labelled rows")

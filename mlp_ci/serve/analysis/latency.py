@@ -56,7 +56,7 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     if evidence(used, 1 - q) >= math.log(1 / level.alpha):
         slow, all_rows = sum(int(t.canary_hits) for t in used), sum(int(t.canary_rows) for t in used)
         reason = f"{said}: {slow:,} of {all_rows:,} requests are slower than {_harm(check, judged)}"
-        return replace(judged, verdict=Verdict.FAIL, reason=reason)
+        return judged.failed(reason, 1.0 if check.max_ratio else 0.0)
     if not now.both:
         return judged
     _, _, highest = effect_of(check, q, steps[-1], level.alpha)

@@ -55,7 +55,7 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
     said = f"a {sets.distance} distance of {effect:.2g}"
     if evidence(used, margin) >= math.log(1 / level.alpha):
         reason = f"{said} between the versions' predictions ({sets.where(used)}), {margin:.2g} is allowed"
-        return replace(judged, verdict=Verdict.FAIL, reason=reason)
+        return judged.failed(reason, HARMLESS * margin)
     if not now.both:
         return judged
     highest = distance([now], margin, level.alpha)[2]

@@ -49,6 +49,18 @@ class Judged:
     needed: int | None = None
     seen: int = 0
 
+    def failed(self, reason: str, harmless: float) -> Judged:
+        """Of a metric that fails: what is harmless was refuted, so no bound leaves it possible any more.
+
+        The bounds come from other mixtures than the verdict, and may still be a little wider.
+        """
+        low, high, effect = self.low, self.high, self.effect
+        if effect is not None and effect > harmless:
+            low = harmless if low is None else max(low, harmless)
+        elif effect is not None and effect < harmless:
+            high = harmless if high is None else min(high, harmless)
+        return replace(self, verdict=Verdict.FAIL, reason=reason, low=low, high=high)
+
     def ended(self, said: str, ruled_out: str, harm: str, unit: str = "requests") -> Judged:
         """Of a metric that does not fail: whether the step brought enough, by ``ruled_out`` or by the sample."""
         if ruled_out:
