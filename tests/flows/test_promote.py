@@ -14,7 +14,7 @@ from mlp_ci.github import PullFact, platform_of
 from mlp_ci.promote import Verdict, Wish, promote, propose, record_rollback, verify_intent
 from mlp_ci.report import Outcome
 from mlp_ci.sandbox.forge import protection
-from mlp_ci.sandbox.forge.repos import Person
+from mlp_ci.sandbox.forge.objects import Person
 from mlp_ci.spec import Quarantined, parse_promotion
 from tests.conftest import free_port
 from tests.promotion import DIGESTS, MODEL, World, entry, promotion, register_versions, running_world, world_seed

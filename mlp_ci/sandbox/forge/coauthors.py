@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from mlp_ci.sandbox.forge.repos import Person
+from mlp_ci.sandbox.forge.objects import Person
 
 if TYPE_CHECKING:
     from mlp_ci.sandbox.forge.access import Forge
+    from mlp_ci.sandbox.forge.objects import Commit
     from mlp_ci.sandbox.forge.records import Repo
-    from mlp_ci.sandbox.forge.repos import Commit
 
 _TRAILERS = "--format=%(trailers:key=Co-authored-by,valueonly,unfold,separator=%x00)"
 _VALUE = re.compile(r"\s*(.*?)\s*<\s*([^<>\s]+)\s*>\s*")

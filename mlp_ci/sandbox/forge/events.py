@@ -6,13 +6,16 @@ taken ones are handed out again, and because a run is unique per event and workf
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlp_ci.sandbox.forge import shapes, shapes_work
 from mlp_ci.sandbox.forge.access import ACTIONS_BOT, Actor, Forge, email_of
 from mlp_ci.sandbox.forge.records import Comment, Event, Issue, Pull, Repo, Review, User
-from mlp_ci.sandbox.forge.repos import ZERO, Commit
+from mlp_ci.sandbox.forge.repos import ZERO
 from mlp_ci.sandbox.forge.store import Refusal, Store, stamp
+
+if TYPE_CHECKING:
+    from mlp_ci.sandbox.forge.objects import Commit
 
 # These start workflows even when a run's own token causes them, as on github.com.
 ALWAYS_LOUD = ("workflow_dispatch", "repository_dispatch")

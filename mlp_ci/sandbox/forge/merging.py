@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from mlp_ci.sandbox.forge import protection, pulls, pushes
 from mlp_ci.sandbox.forge.access import Actor, Forge, email_of
+from mlp_ci.sandbox.forge.objects import Person
 from mlp_ci.sandbox.forge.pulls import WEB_FLOW
 from mlp_ci.sandbox.forge.records import Issue, Pull, Repo, User
-from mlp_ci.sandbox.forge.repos import ZERO, Person
+from mlp_ci.sandbox.forge.repos import ZERO
 from mlp_ci.sandbox.forge.store import Refusal
 
 METHODS = ("merge", "squash", "rebase")

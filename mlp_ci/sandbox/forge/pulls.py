@@ -5,8 +5,9 @@ from __future__ import annotations
 from mlp_ci.sandbox.forge import access, events, history, protection
 from mlp_ci.sandbox.forge.access import Actor, Forge
 from mlp_ci.sandbox.forge.issues import new_issue
+from mlp_ci.sandbox.forge.objects import Change, Commit, Person
 from mlp_ci.sandbox.forge.records import Issue, Pull, Repo, Review, User
-from mlp_ci.sandbox.forge.repos import ZERO, Change, Commit, Person
+from mlp_ci.sandbox.forge.repos import ZERO
 from mlp_ci.sandbox.forge.store import invalid, stamp
 
 Moves = dict[str, tuple[str, str]]

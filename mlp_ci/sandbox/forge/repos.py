@@ -12,12 +12,13 @@ import re
 import subprocess
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mlp_ci import clock
 from mlp_ci.sandbox.forge import update_hook
+from mlp_ci.sandbox.forge.objects import Change, Commit, Entry, Person, changes_of, commit_of, entries_of, hunks_of
 from mlp_ci.sandbox.forge.store import Refusal
 
 if TYPE_CHECKING:
@@ -31,53 +32,20 @@ EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _NAME = re.compile(r"(?!\.\.?$)(?!.*\.git$)[A-Za-z0-9._-]{1,100}")
 _BAD_REV = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|^-|^/|/$")
 _SHA = re.compile(r"[0-9a-f]{40}")
-
-
-@dataclass(frozen=True)
-class Person:
-    """Author or committer of a commit; ``date`` is ISO 8601 with zone."""
-
-    name: str
-    email: str
-    date: str = ""
-
-
-@dataclass(frozen=True)
-class Commit:
-    sha: str
-    tree: str
-    parents: tuple[str, ...]
-    author: Person
-    committer: Person
-    message: str
-
-    @property
-    def title(self) -> str:
-        return self.message.partition("\n")[0]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of a tree. ``kind``: blob | tree | commit; ``size`` only of blobs."""
-
-    path: str
-    mode: str
-    kind: str
-    sha: str
-    size: int
-
-
-@dataclass(frozen=True)
-class Change:
-    """One changed file of a diff. ``status``: added | removed | modified | renamed | copied | changed."""
-
-    path: str
-    status: str
-    sha: str
-    additions: int
-    deletions: int
-    previous: str | None = None
-    patch: str | None = None
+# How many answers of git are remembered, and up to how many bytes each.
+_ANSWERS, _LONG_ANSWER = 2048, 50_000
+# What pushes and clones may do; set when the repository is made.
+_CONFIG = """\
+[http]
+	receivepack = true
+[uploadpack]
+	allowAnySHA1InWant = true
+	allowFilter = true
+[receive]
+	fsckObjects = true
+[gc]
+	auto = 0
+"""
 
 
 class GitError(Exception):
@@ -102,6 +70,7 @@ class Repos:
         self._hooks = root.parent / "hooks"
         self._locks: dict[int, threading.RLock] = {}
         self._held: dict[int, int] = {}
+        self._answers: dict[tuple[str, ...], subprocess.CompletedProcess[bytes]] = {}
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._hooks.mkdir(exist_ok=True)
         update_hook.install(self._hooks)
@@ -159,6 +128,22 @@ class Repos:
             raise GitError(msg)
         return done
 
+    def fixed(self, repo: Repo, *args: str, ok: Sequence[int] = (0,)) -> subprocess.CompletedProcess[bytes]:
+        """As ``run`` where the answer follows from full object ids alone, and so stays: git is asked once.
+
+        Only success is remembered: an object that is not there may come.
+        """
+        asked = (str(self.path(repo)), str(repo.id), *args)
+        known = self._answers.get(asked)
+        if known is not None:
+            return known
+        done = self.run(repo, *args, ok=ok)
+        if done.returncode == 0 and len(done.stdout) < _LONG_ANSWER:
+            if len(self._answers) >= _ANSWERS:
+                self._answers.clear()
+            self._answers[asked] = done
+        return done
+
     def text(self, repo: Repo, *args: str) -> str:
         return self.run(repo, *args).stdout.decode(errors="replace").strip()
 
@@ -167,14 +152,8 @@ class Repos:
         path = self.path(repo)
         path.mkdir(parents=True, exist_ok=True)
         self.run(repo, "init", "--quiet", "--bare", "--initial-branch", repo.default_branch, str(path))
-        for key, value in {
-            "http.receivepack": "true",
-            "uploadpack.allowAnySHA1InWant": "true",
-            "uploadpack.allowFilter": "true",
-            "receive.fsckObjects": "true",
-            "gc.auto": "0",
-        }.items():
-            self.run(repo, "config", key, value)
+        with (path / "config").open("a", encoding="utf-8") as file:
+            file.write(_CONFIG)
         if source is not None:
             self.run(repo, "fetch", "--quiet", str(self.path(source)), "+refs/heads/*:refs/heads/*")
 
@@ -198,18 +177,19 @@ class Repos:
         tries = [f"refs/heads/{name}", f"refs/tags/{name}", f"refs/{name}"]
         if re.fullmatch(r"[0-9a-f]{4,40}", rev) or rev == "HEAD":
             tries.append(rev)
-        for candidate in tries:
-            spec = f"{candidate}^{{commit}}"
-            done = self.run(repo, "rev-parse", "--verify", "--quiet", "--end-of-options", spec, ok=(0, 1, 128))
-            if done.returncode == 0:
-                return done.stdout.decode().strip()
+        asked = "".join(f"{candidate}^{{commit}}\n" for candidate in tries)
+        form = "--batch-check=%(objectname) %(objecttype)"  # else "… missing" or "… ambiguous"
+        for line in self.run(repo, "cat-file", form, stdin=os.fsencode(asked)).stdout.split(b"\n"):
+            sha, _, kind = line.partition(b" ")
+            if kind == b"commit":
+                return sha.decode()
         return None
 
     def kind(self, repo: Repo, sha: str) -> str | None:
         """blob | tree | commit | tag, or None for an unknown object."""
         if not is_sha(sha):
             return None
-        done = self.run(repo, "cat-file", "-t", sha, ok=(0, 128))
+        done = self.fixed(repo, "cat-file", "-t", sha, ok=(0, 128))
         return done.stdout.decode().strip() or None
 
     def valid_ref(self, repo: Repo, ref: str) -> bool:
@@ -231,10 +211,10 @@ class Repos:
             self.run(repo, "fetch", "--quiet", str(self.path(source)), sha)
 
     def is_ancestor(self, repo: Repo, old: str, new: str) -> bool:
-        return self.run(repo, "merge-base", "--is-ancestor", old, new, ok=(0, 1, 128)).returncode == 0
+        return self.fixed(repo, "merge-base", "--is-ancestor", old, new, ok=(0, 1, 128)).returncode == 0
 
     def merge_base(self, repo: Repo, one: str, other: str) -> str | None:
-        return self.run(repo, "merge-base", one, other, ok=(0, 1)).stdout.decode().strip() or None
+        return self.fixed(repo, "merge-base", one, other, ok=(0, 1)).stdout.decode().strip() or None
 
     # --- commits
 
@@ -242,14 +222,14 @@ class Repos:
         """Commits of ``git log``; ``args`` are options and object ids, ``path`` limits to a file or folder."""
         form = "%H%x00%T%x00%P%x00%an%x00%ae%x00%aI%x00%cn%x00%ce%x00%cI%x00%B%x1e"
         pathspec = ["--", f":(literal){path}"] if path else ["--"]
-        out = self.run(repo, "log", f"--format={form}", *args, *pathspec).stdout.decode(errors="replace")
-        return [_commit(text.lstrip("\n")) for text in out.split("\x1e") if text.strip()]
+        out = self.fixed(repo, "log", f"--format={form}", *args, *pathspec).stdout.decode(errors="replace")
+        return [commit_of(text.lstrip("\n")) for text in out.split("\x1e") if text.strip()]
 
     def commit(self, repo: Repo, sha: str) -> Commit:
         return self.log(repo, "-1", sha)[0]
 
     def count(self, repo: Repo, base: str, head: str) -> int:
-        return int(self.text(repo, "rev-list", "--count", f"{base}..{head}"))
+        return int(self.fixed(repo, "rev-list", "--count", f"{base}..{head}").stdout)
 
     def commit_tree(
         self, repo: Repo, tree: str, parents: Sequence[str], message: str, people: tuple[Person, Person]
@@ -294,17 +274,18 @@ class Repos:
     def entry(self, repo: Repo, sha: str, path: str) -> Entry | None:
         """What lies at ``path`` in a commit or tree; the root is the tree itself."""
         if not path:
-            return Entry("", "040000", "tree", self.text(repo, "rev-parse", f"{sha}^{{tree}}"), 0)
-        found = self.run(repo, "--literal-pathspecs", "ls-tree", "-z", "-l", sha, "--", path.rstrip("/"), ok=(0, 128))
-        entries = _entries(found.stdout)
+            root = self.fixed(repo, "rev-parse", f"{sha}^{{tree}}").stdout.decode().strip()
+            return Entry("", "040000", "tree", root, 0)
+        found = self.fixed(repo, "--literal-pathspecs", "ls-tree", "-z", "-l", sha, "--", path.rstrip("/"), ok=(0, 128))
+        entries = entries_of(found.stdout)
         return entries[0] if entries else None
 
     def ls(self, repo: Repo, tree: str, *, recursive: bool = False) -> list[Entry]:
         flags = ["-r", "-t"] if recursive else []
-        return _entries(self.run(repo, "ls-tree", "-z", "-l", *flags, tree).stdout)
+        return entries_of(self.fixed(repo, "ls-tree", "-z", "-l", *flags, tree).stdout)
 
     def blob(self, repo: Repo, sha: str) -> bytes:
-        return self.run(repo, "cat-file", "blob", sha).stdout
+        return self.fixed(repo, "cat-file", "blob", sha).stdout
 
     def read(self, repo: Repo, sha: str, path: str) -> bytes | None:
         """The bytes of a file at a commit, or None."""
@@ -333,61 +314,20 @@ class Repos:
 
     def diff(self, repo: Repo, base: str, head: str, *, patch: bool = True) -> list[Change]:
         """Changed files from ``base`` to ``head`` with renames found; patches as GitHub shows them (hunks only)."""
-        raw = self.run(repo, "diff-tree", "-r", "-M", "-z", "--raw", "--numstat", base, head).stdout.decode(
+        raw = self.fixed(repo, "diff-tree", "-r", "-M", "-z", "--raw", "--numstat", base, head).stdout.decode(
             errors="replace"
         )
-        changes = _changes(raw)
+        changes = changes_of(raw)
         if not patch or not changes:
             return changes
-        text = self.run(repo, "diff-tree", "-r", "-M", "-p", base, head).stdout.decode(errors="replace")
+        text = self.fixed(repo, "diff-tree", "-r", "-M", "-p", base, head).stdout.decode(errors="replace")
         parts = re.split(r"^diff --git .*\n", text, flags=re.M)[1:]
         if len(parts) != len(changes):  # a submodule or a mode change git prints differently: do without patches
             return changes
-        return [replace(change, patch=_hunks(part)) for change, part in zip(changes, parts, strict=True)]
+        return [replace(change, patch=hunks_of(part)) for change, part in zip(changes, parts, strict=True)]
 
 
 def _without_nul(*texts: str) -> None:
     """Neither an argument nor an environment variable nor git itself takes one."""
     if any("\0" in text for text in texts):
         raise Refusal(422, "A NUL character is not allowed here")
-
-
-def _commit(text: str) -> Commit:
-    sha, tree, parents, *people, message = text.split("\0", 9)
-    return Commit(sha, tree, tuple(parents.split()), Person(*people[:3]), Person(*people[3:]), message.rstrip("\n"))
-
-
-def _entries(raw: bytes) -> list[Entry]:
-    found = []
-    for line in raw.decode(errors="replace").split("\0"):
-        if line:
-            head, _, path = line.partition("\t")
-            mode, kind, sha, size = head.split()
-            found.append(Entry(path, mode, kind, sha, 0 if size == "-" else int(size)))
-    return found
-
-
-def _changes(raw: str) -> list[Change]:
-    """Parse ``diff-tree -z --raw --numstat``: all raw records come before all numstat records."""
-    words = iter(raw.split("\0"))
-    names = {"A": "added", "D": "removed", "M": "modified", "R": "renamed", "C": "copied", "T": "changed"}
-    found: list[Change] = []
-    counts: list[tuple[int, int]] = []
-    for word in words:
-        if word.startswith(":"):
-            _, _, old, new, letter = word.split(" ")
-            moved = letter[0] in "RC"
-            previous = next(words) if moved else None
-            sha = old if letter[0] == "D" else new
-            found.append(Change(next(words), names.get(letter[0], "changed"), sha, 0, 0, previous))
-        elif word:
-            added, removed, path = word.split("\t", 2)
-            if not path:  # a rename: the two paths follow
-                next(words), next(words)
-            counts.append(tuple(0 if n == "-" else int(n) for n in (added, removed)))  # type: ignore[arg-type]
-    return [replace(c, additions=a, deletions=d) for c, (a, d) in zip(found, counts, strict=True)]
-
-
-def _hunks(part: str) -> str | None:
-    at = part.find("@@")
-    return part[at:].rstrip("\n") if at >= 0 else None

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlp_ci.sandbox.forge import pushes
 from mlp_ci.sandbox.forge.access import Actor, Forge, email_of
+from mlp_ci.sandbox.forge.objects import Person
 from mlp_ci.sandbox.forge.records import Repo, User
-from mlp_ci.sandbox.forge.repos import ZERO, Person, valid_name
+from mlp_ci.sandbox.forge.repos import ZERO, valid_name
 from mlp_ci.sandbox.forge.store import Refusal, invalid, stamp
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mlp_ci.sandbox.forge.access import Forge
-    from mlp_ci.sandbox.forge.repos import Change, Commit, Entry, Person
+    from mlp_ci.sandbox.forge.objects import Change, Commit, Entry, Person
 
 Shape = dict[str, Any]
 

@@ -24,7 +24,7 @@ from mlp_ci.sandbox.forge.shapes import Shape, html_url, node_id, repo_url, user
 
 if TYPE_CHECKING:
     from mlp_ci.sandbox.forge.access import Forge
-    from mlp_ci.sandbox.forge.repos import Commit
+    from mlp_ci.sandbox.forge.objects import Commit
 
 
 def status(forge: Forge, repo: Repo, status: Status) -> Shape:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlp_ci.sandbox.forge import access, checks, shapes, shapes_checks, shapes_work
 from mlp_ci.sandbox.forge.api.repositories import REPO
 from mlp_ci.sandbox.forge.api.routing import Call, Group, Reply, page
 from mlp_ci.sandbox.forge.records import CheckRun, CheckSuite, Pull
-from mlp_ci.sandbox.forge.repos import EMPTY_TREE, Commit
+from mlp_ci.sandbox.forge.repos import EMPTY_TREE
 from mlp_ci.sandbox.forge.store import Refusal, invalid, parse_date, stamp
+
+if TYPE_CHECKING:
+    from mlp_ci.sandbox.forge.objects import Commit
 
 group = Group()
 _CHECK_STATES = ("queued", "in_progress", "completed", "waiting", "requested", "pending")

@@ -14,7 +14,8 @@ from mlp_ci.sandbox.forge import protection, pushes, shapes
 from mlp_ci.sandbox.forge.access import email_of
 from mlp_ci.sandbox.forge.api.repositories import REPO
 from mlp_ci.sandbox.forge.api.routing import Call, Group, Reply
-from mlp_ci.sandbox.forge.repos import ZERO, Entry, Person
+from mlp_ci.sandbox.forge.objects import Entry, Person
+from mlp_ci.sandbox.forge.repos import ZERO
 from mlp_ci.sandbox.forge.store import Refusal, invalid, parse_date
 
 group = Group()

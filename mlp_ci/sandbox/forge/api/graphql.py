@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from mlp_ci.sandbox.forge.access import Actor, Forge
+    from mlp_ci.sandbox.forge.objects import Commit, Person
     from mlp_ci.sandbox.forge.records import Repo, User
-    from mlp_ci.sandbox.forge.repos import Commit, Person
 
 _MAX_QUERY = 256 * 1024
 _MAX_TOKENS = 20_000

@@ -14,11 +14,12 @@ from mlp_ci.sandbox.forge.pages import markdown
 from mlp_ci.sandbox.forge.pages.diffs import file_diffs
 from mlp_ci.sandbox.forge.pages.rendering import file_base
 from mlp_ci.sandbox.forge.pages.web import REPO, Group, Page, Visit, go
-from mlp_ci.sandbox.forge.repos import EMPTY_TREE, Entry
+from mlp_ci.sandbox.forge.repos import EMPTY_TREE
 from mlp_ci.sandbox.forge.store import Refusal
 
 if TYPE_CHECKING:
     from mlp_ci.sandbox.forge.access import Forge
+    from mlp_ci.sandbox.forge.objects import Entry
     from mlp_ci.sandbox.forge.records import Repo
 
 group = Group()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from mlp_ci.sandbox.forge.access import Forge
-    from mlp_ci.sandbox.forge.repos import Commit
+    from mlp_ci.sandbox.forge.objects import Commit
 
 group = Group()
 PULL = REPO + "/pull/{number}"
