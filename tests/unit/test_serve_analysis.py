@@ -101,6 +101,32 @@ def test_errors_against_an_error_free_baseline_fail_and_never_pass() -> None:
     assert many.verdict is Verdict.PASS
 
 
+def by_tens(last: float) -> list[Stratum]:
+    """Nine steps with the sample that each needs: errors of 1 % with both versions, in the last step ``last``."""
+    made = []
+    for weight in range(10, 100, 10):
+        needed = required([ERRORS], weight, DESIGN, seen(100_000, 1000))[0].requests
+        assert needed
+        others = needed * (100 - weight) // weight
+        bad = last if weight == 90 else 0.01
+        made.append(step(seen(others, round(others * 0.01)), seen(needed, round(needed * bad)), weight))
+    return made
+
+
+def test_harm_that_begins_in_a_late_step_does_not_hide_behind_the_steps_before() -> None:
+    assert one(ERRORS, *by_tens(0.01)).verdict is Verdict.PASS
+    assert one(ERRORS, *by_tens(0.03)).verdict is Verdict.FAIL
+    begun = one(ERRORS, *by_tens(0.02))
+    assert (begun.verdict, begun.seen) == (Verdict.INSUFFICIENT, begun.needed), "it has its sample, and does not pass"
+    assert "worse in this one" in begun.reason
+    latency = [
+        step(seen(9000, latency=latencies(9000)), seen(1000, latency=latencies(1000, slow)), weight)
+        for weight, slow in ((10, 5.0), (20, 5.0), (50, 10.0))
+    ]
+    assert one(P99, *latency[:2]).verdict is Verdict.PASS
+    assert one(P99, *latency).verdict is not Verdict.PASS
+
+
 def test_a_step_needs_its_own_sample_but_all_steps_are_evidence() -> None:
     before = step(seen(180_000, 1800), seen(1800, 18), 1)
     assert one(ERRORS, before).verdict is Verdict.PASS

@@ -82,10 +82,12 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
         return judged
     if rate.weights[2] and _undecided(used, judged):
         return replace(judged, reason=_unheard_of(used, rate) + ": cannot tell yet whether that is chance")
+    said = f"{percent(canary)} {rate.noun}, the old version {percent(stable)}"
+    if len(used) > 1 and float(evidence([now], margin, rate)) >= math.log(1 / level.alpha):
+        return judged.begun(said)
     highest = float(intervals.of_difference([now], margin, level.alpha, NEVER)[2])
     proven = highest < margin and judged.seen >= samples.LEAST
     ruled_out = f"in this step at most {percent(highest)} more, under {percent(margin)}" if proven else ""
-    said = f"{percent(canary)} {rate.noun}, the old version {percent(stable)}"
     return judged.ended(said, ruled_out, f"{percent(margin)} more")
 
 

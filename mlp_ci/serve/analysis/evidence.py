@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 Array = Any  # numpy.ndarray of floats
 
 # In which step harm begins: an average over these keeps a step full of harmless requests from hiding harm that only a
-# larger share of the traffic brings out. The first has most, since it costs log(1 / 0.8) there.
-BEGINS = (0.8, 0.1, 0.05, 0.05)
+# larger share of the traffic brings out. The first has most, since it costs log(1 / 0.8) there; every other step has
+# some, however many there are: 1 / (k (k + 1)) adds up to 1, and what is beyond the hundredth is the hundredth's.
+BEGINS = (0.8, *(0.2 / (k * (k + 1)) for k in range(1, 100)), 0.2 / 100)
 TINY = 1e-12
 
 

@@ -59,6 +59,8 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
         return judged.failed(reason, 1.0 if check.max_ratio else 0.0)
     if not now.both:
         return judged
+    if len(used) > 1 and evidence([now], 1 - q) >= math.log(1 / level.alpha):
+        return judged.begun(said)
     _, _, highest = effect_of(check, q, steps[-1], level.alpha)
     if needed is None and (highest is None or highest >= margin):
         return replace(judged, reason=f"{said}: {_show(check, margin)} cannot be told apart by these latencies")

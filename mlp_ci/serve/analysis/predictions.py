@@ -58,6 +58,8 @@ def judge(check: Check, strata: Sequence[Stratum], level: Level) -> Judged:
         return judged.failed(reason, HARMLESS * margin)
     if not now.both:
         return judged
+    if len(used) > 1 and evidence([now], margin) >= math.log(1 / level.alpha):
+        return judged.begun(said)
     highest = distance([now], margin, level.alpha)[2]
     proven = highest < margin and rows >= samples.LEAST
     ruled_out = f"in this step at most {highest:.2g}, under {margin:.2g}" if proven else ""

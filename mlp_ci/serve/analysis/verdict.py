@@ -61,6 +61,10 @@ class Judged:
             high = harmless if high is None else min(high, harmless)
         return replace(self, verdict=Verdict.FAIL, reason=reason, low=low, high=high)
 
+    def begun(self, said: str) -> Judged:
+        """Of a metric that would fail by this step alone, though not by all of them: harm may have begun just now."""
+        return replace(self, reason=f"{said} over all steps, but worse in this one: cannot tell yet if that is chance")
+
     def ended(self, said: str, ruled_out: str, harm: str, unit: str = "requests") -> Judged:
         """Of a metric that does not fail: whether the step brought enough, by ``ruled_out`` or by the sample."""
         if ruled_out:
