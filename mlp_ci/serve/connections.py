@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from mlp_ci.serve.listening import Limits, Parser
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Iterator
-
-    from mlp_ci.serve.listening import Limits
 
 _REFUSAL = (
     b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
@@ -53,6 +53,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.parser = Parser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: what came before is answered
         self.limits = self.config.limits
         self.refused = False
         self.unread_since: float | None = None
@@ -78,11 +80,19 @@ class Connection(HttpToolsProtocol):
         elif self.awaited is Waiting.BODY and self.received > self.limits.body_bytes:
             self.refuse(b"413 Content Too Large", b"the body is too large")
 
+    def head(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """The target and the headers of the request that is being read."""
+        return self.url, self.headers
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self._expect(Waiting.BODY, self.limits.body)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self.awaited = Waiting.NOTHING
         super().on_message_complete()
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+import httptools
 
 from mlp_ci.serve.payload import BODY_LIMIT
 
@@ -27,6 +29,54 @@ class Limits:
     reading: float = 60.0
     idle: int = 75
     connections: int = 10_000
+
+
+class Reading(Protocol):
+    """One connection, for its parser."""
+
+    def head(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """The target and the headers of the request that is being read."""
+
+
+class Parser(httptools.HttpRequestParser):
+    """httptools' parser, which passes over offers to speak another protocol, as RFC 9110 (7.8) lets it.
+
+    Java's client and others offer HTTP/2 with their first request. httptools takes all that follows such a head for the
+    other protocol's, the body of that very request too. So the head is parsed once more, without the offer; until then
+    :meth:`should_upgrade` is true, and the connection ignores what it is told.
+    """
+
+    def __init__(self, connection: Reading) -> None:
+        super().__init__(connection)
+        self.connection = connection
+
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override] # that is what connections are given
+        """Raises HttpParserError."""
+        while data:
+            try:
+                super().feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self.get_method() == b"CONNECT":
+                    msg = "this is no proxy"
+                    raise httptools.HttpParserError(msg) from None
+                data = self._without_offer() + data[upgrade.args[0] :]
+            else:
+                return
+
+    def _without_offer(self) -> bytes:
+        target, headers = self.connection.head()
+        lines = [b"%b %b HTTP/%b" % (self.get_method(), target, self.get_http_version().encode())]
+        for name, value in headers:
+            lowered = name.lower()
+            if lowered == b"connection":
+                kept = [t for t in value.split(b",") if t.strip().lower() not in _OFFERS]
+                lines += [b"connection:" + b",".join(kept)] if kept else []
+            elif lowered not in _OFFERS:
+                lines.append(b"%b: %b" % (name, value))
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+_OFFERS = (b"upgrade", b"http2-settings")
 
 
 def bind(host: str, port: int) -> socket.socket:

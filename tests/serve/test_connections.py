@@ -138,6 +138,21 @@ def test_garbage_is_a_400_and_the_next_client_is_served(server: Server) -> None:
         assert connection.recv(1000).endswith(b"3")
 
 
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_an_offer_of_http2_is_passed_over_and_the_body_read(server: Server, size: int) -> None:
+    """Java's client makes it with its first request; what is parsed in pieces of any size is parsed alike."""
+    offer = POST + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+    sent = offer + b"Content-Length: 3\r\n\r\nabc" + offer.replace(b"POST", b"GET") + b"\r\n"
+    sent += offer + b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
+    sent += POST + b"Connection: close\r\nContent-Length: 1\r\n\r\nx"
+    with client(server) as connection:
+        for start in range(0, len(sent), size):
+            connection.sendall(sent[start : start + size])
+        answers = all_of(connection)
+    assert answers.count(b"HTTP/1.1 200 ") == 4
+    assert [part[-1:] for part in answers.split(b"HTTP/1.1 200 OK")[1:]] == [b"3", b"0", b"2", b"1"]
+
+
 def test_more_connections_than_allowed_are_closed_at_once(server: Server) -> None:
     wait_until(lambda: not server.server_state.connections)
     with contextlib.ExitStack() as stack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -99,6 +100,15 @@ def test_a_server_that_is_restarted_is_waited_for(tmp_path: Path) -> None:
             assert asked.communicate(timeout=20 * slowness())[0] == b"200"
 
 
+def test_a_dead_server_is_waited_for_no_longer_than_an_answer_may_take(tmp_path: Path) -> None:
+    dead = {**route((1, "stable", 100, f"http://127.0.0.1:{free_port()}")), "timeout": 0.3}
+    with gateway(tmp_path / "g", dead) as running:
+        began = time.monotonic()
+        status, headers, _ = running.ask()
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert time.monotonic() - began < 5 * slowness()
+
+
 def talk(port: int, data: bytes, *, close: bool = False) -> socket.socket:
     made = socket.create_connection(("127.0.0.1", port), timeout=20 * slowness())
     made.sendall(data)
@@ -120,10 +130,11 @@ def test_clients_that_are_slow_or_wrong_are_told_and_shown_out(tmp_path: Path, s
     port = free_port()
     config = tmp_path / "gateway.yaml"
     limits = "{body_mb: 1, head_kb: 4, connections: 12, head_time: 500ms, body_time: 500ms, idle_time: 600ms}"
-    config.write_text(
+    right = (
         f"apiVersion: mlp-ci/v1\nport: {port}\nlimits: {limits}\nroutes:\n"
         f'  - {{model: flights, arms: [{{version: 1, url: "{servers[0].url}"}}]}}\n'
     )
+    config.write_text(right)
     good = b"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body_of()), body_of())
     arguments = ("--config", str(config), "--port", str(port))
     with gateway(tmp_path / "g", arguments=arguments) as running:
@@ -155,6 +166,12 @@ def test_clients_that_are_slow_or_wrong_are_told_and_shown_out(tmp_path: Path, s
         assert many.count(b"HTTP/1.1 200 ") == 6, "requests in one piece are answered in turn"
         expect = good.replace(b"host: x", b"host: x\r\nexpect: 100-continue\r\nconnection: close")
         assert told(talk(port, expect)).startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
+        offer = b"host: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk"
+        last = good.replace(b"host: x", b"host: x\r\nconnection: close")
+        version = b"GET /version HTTP/1.1\r\n" + offer + b"\r\n\r\n"
+        passed = told(talk(port, good.replace(b"host: x", offer) + version + last))
+        assert re.findall(rb"HTTP/1.1 (\d+)", passed) == [b"200"] * 3, "as Java's client and curl --http2 ask first"
+        assert told(talk(port, b"CONNECT x:443 HTTP/1.1\r\nhost: x\r\n\r\n")).count(b"HTTP/1.1 ") == 1
         old = told(talk(port, good.replace(b"HTTP/1.1", b"HTTP/1.0")))
         assert old.startswith(b"HTTP/1.1 200 ")
         assert told(talk(port, b"HEAD /version HTTP/1.1\r\nconnection: close\r\n\r\n")).endswith(b"\r\n\r\n")
@@ -164,8 +181,15 @@ def test_clients_that_are_slow_or_wrong_are_told_and_shown_out(tmp_path: Path, s
             one.close()
         wait_until(lambda: running.ask("/invocations", body_of())[0] == 200)
         config.write_text("routes: 7\n")  # a broken file changes nothing, and says so
-        wait_until(lambda: b"is not taken over" in (tmp_path / "g" / "gateway.log").read_bytes())
+        said = tmp_path / "g" / "gateway.log"
+        wait_until(lambda: b"is not taken over" in said.read_bytes())
         assert running.ask("/invocations", body_of())[0] == 200
+        assert running.metric("mlp_config_stale") == 1
+        config.unlink()
+        wait_until(lambda: b"gateway.yaml is not taken over: the file is gone" in said.read_bytes())
+        config.write_text(right)
+        wait_until(lambda: b"gateway.yaml is taken over" in said.read_bytes())
+        assert running.metric("mlp_config_stale") == 0
 
 
 def test_a_client_that_does_not_read_holds_up_nobody(tmp_path: Path, servers: list[Server]) -> None:

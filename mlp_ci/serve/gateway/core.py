@@ -62,7 +62,11 @@ class Source:
         try:
             stat = self.file.stat()
         except FileNotFoundError:
-            return None
+            if self.seen is None:
+                return None
+            self.seen = None
+            msg = "the file is gone"
+            raise InputError(msg, fix="bring it back") from None
         if (stat.st_ino, stat.st_mtime_ns) == self.seen:
             return None
         self.seen = (stat.st_ino, stat.st_mtime_ns)
@@ -101,6 +105,7 @@ class Gateway:
         self.healths: dict[str, ejecting.Health] = {}
         self.draining: list[Arm] = []
         self.probes: set[asyncio.Task[None]] = set()
+        self.stale = False  # whether the file says something that was not taken over
         self.began = time.monotonic()
         self.faked = bool(os.environ.get(clock.ENV))
 
@@ -111,10 +116,14 @@ class Gateway:
         try:
             plan = self.source.changed()
         except (KeyError, TypeError, ValueError, AttributeError, OSError, InputError) as error:
-            what = error.what if isinstance(error, InputError) else repr(error)
+            what = error.what if isinstance(error, InputError) else str(error) or repr(error)
+            self.stale = True
             print(f"{self.source.name} is not taken over: {what}", file=sys.stderr, flush=True)
             return
         if plan is not None:
+            if self.stale:
+                print(f"{self.source.name} is taken over", file=sys.stderr, flush=True)
+            self.stale = False
             self._adopt(plan)
 
     def _adopt(self, plan: Plan) -> None:
@@ -280,6 +289,8 @@ class Gateway:
         ejected = [(labels(model=k[0], stage=k[1], version=k[2], arm=k[3]), float(a.health.ejected)) for k, a in arms]
         lines += family("mlp_ejected", "gauge", "1 while a version is left alone because it fails.", ejected)
         lines += family("mlp_connections", "gauge", "Open connections of clients.", [("", len(self.front.clients))])
+        stale = [("", float(self.stale))]
+        lines += family("mlp_config_stale", "gauge", "1 while the configuration's file is not what is used.", stale)
         lines += family("mlp_refused_total", "counter", "Connections beyond the limit.", [("", self.front.refused)])
         logs: dict[tuple[str, str], list[int]] = {}
         for log in self.recording.logs:

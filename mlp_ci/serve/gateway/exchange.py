@@ -108,10 +108,15 @@ class Exchange:
         other = self.route.another(self.tried)
         if other is not None:
             self._ask(other)
-        elif time.perf_counter() - self.began < PATIENCE and not self.client.done and not self.gateway.front.ending:
+        elif self._may_wait():
             asyncio.get_running_loop().call_later(AGAIN, self._again)
         else:
             self._give_up(slow=False)
+
+    def _may_wait(self) -> bool:
+        """Whether there is time for another round, and somebody who waits for its answer."""
+        patient = time.perf_counter() - self.began < PATIENCE and time.monotonic() + AGAIN < self.deadline
+        return patient and not self.client.done and not self.gateway.front.ending
 
     def _again(self) -> None:
         """Another round: by the configuration of now, for it may have changed because the servers were down."""

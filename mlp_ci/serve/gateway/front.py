@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 import httptools
 
 from mlp_ci.serve.gateway.request import NOTED, Request, form_of
+from mlp_ci.serve.listening import Parser
 from mlp_ci.serve.payload import BODY_LIMIT
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Client(asyncio.Protocol):
     def __init__(self, front: Front) -> None:
         self.front = front
         self.transport: asyncio.Transport | None = None
-        self.parser = httptools.HttpRequestParser(self)
+        self.parser = Parser(self)
         self.request = Request()  # that is being read
         self.busy: Request | None = None  # that waits for its answer
         self.line: deque[Request] = deque()  # that were sent meanwhile
@@ -84,9 +85,6 @@ class Client(asyncio.Protocol):
             self.since = time.monotonic()
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self.busy is None and not self.discarding:
-                self.refuse(400, "BAD_REQUEST", "there is nothing to upgrade to here")
         except httptools.HttpParserError:
             if not self.discarding:
                 self.refuse(400, "BAD_REQUEST", "this is not HTTP/1.1")
@@ -125,7 +123,13 @@ class Client(asyncio.Protocol):
         if setter is not None:
             setter(request, value)
 
+    def head(self) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        """The target and the headers of the request that is being read."""
+        return self.request.target, self.request.headers
+
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         request = self.request
         self.in_head, self.in_body = False, True
         self.since = time.monotonic()
@@ -149,6 +153,8 @@ class Client(asyncio.Protocol):
             self.body.append(body)
 
     def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
         self.in_head = self.in_body = False
         if self.discarding:
             return
