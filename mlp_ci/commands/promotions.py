@@ -88,7 +88,11 @@ def deploy(
     stage: StageOption = None,
     watch: Annotated[
         str,
-        typer.Option("--watch", envvar="MLP_CI_WATCH", help="Stay with a rollout for so long (10m); the next goes on."),
+        typer.Option(
+            "--watch",
+            envvar="MLP_CI_WATCH",
+            help="Stay with a rollout for so long, as 10m; a later deploy goes on.",
+        ),
     ] = "0s",
     plan: Annotated[
         bool, typer.Option("--plan", envvar="MLP_CI_PLAN", help="Only say what would change; change nothing.")
