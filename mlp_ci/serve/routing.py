@@ -24,7 +24,12 @@ def _sticky(state: State) -> dict[str, Any]:
     """Who meets which arm. The salt is the new version's digest: the same through its rollout, another in the next."""
     rollout = state.serve.get("rollout") or {}
     digest = state.progress.digest if state.progress else ""
-    return {"sticky": rollout.get("sticky"), "salt": f"{state.model}/{state.stage}/{digest}"}
+    return {"sticky": rollout.get("sticky"), "salt": salt(state.model, state.stage, digest)}
+
+
+def salt(model: str, stage: str, digest: str) -> str:
+    """What the users are shuffled with, on every target; ``digest`` is that of the version on its way in."""
+    return f"{model}/{stage}/{digest}"
 
 
 def _log(state: State) -> dict[str, Any]:

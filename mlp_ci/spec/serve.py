@@ -207,7 +207,9 @@ class KubernetesServing(Strict):
     )
     node_selector: dict[str, str] = Field({}, description="Which machines may serve.")
     image: str | None = Field(
-        None, description="Image of mlp-ci for the logging sidecar; without it nothing is logged in the cluster."
+        None,
+        description="Image of mlp-ci for the logging sidecar, and for what keeps users on their version (`sticky`); "
+        "without it nothing is logged in the cluster, and there is no A/B.",
     )
     log_claim: str | None = Field(
         None,

@@ -6,7 +6,6 @@ import json
 import re
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,43 +22,15 @@ from mlp_ci.serve.rollout.progress import Progress
 from mlp_ci.serve.state import Arm
 from mlp_ci.serve.targets import Release, Why
 from mlp_ci.serve.targets.kubernetes import manifests
-from mlp_ci.serve.targets.kubernetes.api import APPLY, Api
-from mlp_ci.spec.serve import KubernetesServing
+from mlp_ci.serve.targets.kubernetes.api import APPLY
 from mlp_ci.tracking import artifact_digest
-from tests import api_server
 from tests.api_server import write_kubeconfig
-from tests.serve.kube.stand import NAMESPACE, REGISTRY, Stand, install, real_cluster, stand_in_cluster
+from tests.serve.kube.stand import NAMESPACE, REGISTRY, Stand, real_cluster, stand_in_cluster
 from tests.serving import LOGGED, body, save_model, wait_until
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 HOW_TO = Path(__file__).parents[2] / "docs" / "how-to" / "serve-on-kubernetes.md"
 BODY = b'{"inputs": [[1.0]]}'
-REAL = pytest.param("real", marks=pytest.mark.slow)
-
-
-@pytest.fixture(scope="module")
-def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The kubeconfig of a real API server that knows the custom resources."""
-    if not api_server.there_is_one():
-        pytest.skip(api_server.NO_SERVER)
-    folder = tmp_path_factory.mktemp("api-server")
-    with api_server.api_server(folder) as file, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", str(file))
-        install(Api.connect(KubernetesServing.model_validate({"namespace": NAMESPACE})))
-        yield file
-
-
-@pytest.fixture(params=["stand-in", REAL])
-def kube(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stand]:
-    if request.param == "stand-in":
-        with stand_in_cluster(tmp_path) as stand:
-            yield stand
-        return
-    with real_cluster(tmp_path, request.getfixturevalue("real_server")) as stand:
-        target, place = stand.target(), stand.place()
-        yield stand
-        target.stop(place)
-        stand.api.delete(manifests.GATEWAY_API, "HTTPRoute", "flight-delay-production")
 
 
 def live(stand: Stand, version: int = 3, **fields: Any) -> None:

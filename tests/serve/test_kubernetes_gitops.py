@@ -17,7 +17,7 @@ from mlp_ci.serve.state import Arm
 from mlp_ci.serve.targets import Why
 from mlp_ci.serve.targets.kubernetes.api import Api
 from mlp_ci.serve.targets.kubernetes.cluster import PARTS
-from tests.serve.kube.stand import stand_in_cluster
+from tests.serve.kube.stand import OUR_IMAGE, stand_in_cluster
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 WHO = ("-c", "user.name=ada", "-c", "user.email=ada@acme.example")
@@ -54,13 +54,19 @@ def clone(origin: Path, to: Path) -> Path:
     return to
 
 
-@pytest.mark.slow
-def test_a_rollout_and_a_rollback_by_git_alone(tmp_path: Path) -> None:
-    origin = tmp_path / "fleet.git"
-    git.git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(origin))
-    mine = clone(origin, tmp_path / "mine")
+def begun(folder: Path) -> tuple[Path, Path]:
+    """The repository of the fleet, and our checkout of it."""
+    origin = folder / "fleet.git"
+    git.git(folder, "init", "--quiet", "--bare", "--initial-branch=main", str(origin))
+    mine = clone(origin, folder / "mine")
     git.git(mine, *WHO, "commit", "--quiet", "--allow-empty", "-m", "begin")
     git.git(mine, "push", "--quiet", "origin", "HEAD:main")
+    return origin, mine
+
+
+@pytest.mark.slow
+def test_a_rollout_and_a_rollback_by_git_alone(tmp_path: Path) -> None:
+    origin, mine = begun(tmp_path)
     theirs, fleet = clone(origin, tmp_path / "theirs"), clone(origin, tmp_path / "argo")
     with stand_in_cluster(tmp_path) as stand, argo(stand.api, fleet):
         target, place = stand.target(gitops=str(mine / "models")), stand.place()
@@ -92,16 +98,39 @@ def test_a_rollout_and_a_rollback_by_git_alone(tmp_path: Path) -> None:
         assert log[-1] == "begin"
 
 
+@pytest.mark.slow
+def test_users_keep_their_version_by_git_alone(tmp_path: Path) -> None:
+    origin, mine = begun(tmp_path)
+    fleet = clone(origin, tmp_path / "argo")
+    with stand_in_cluster(tmp_path) as stand, argo(stand.api, fleet):
+        target, place = stand.target(gitops=str(mine / "models"), image=OUR_IMAGE), stand.place()
+        settings = stand.settings(rollout={"strategy": "ab", "sticky": "header:X-User"})
+        for version in (3, 4):
+            target.prepare(place, stand.release(version), settings)
+            if version == 3:
+                target.settle(place, stand.release(3), NOW)
+        assert "flight-delay-production-split-" in target.plan(place, stand.release(4), settings)
+        assert not list((mine / "models").glob("*-split-*")), "a plan writes nothing"
+        for weight in (20, 50):
+            target.shift(place, [Arm(version=3, weight=100 - weight), Arm(version=4, weight=weight, arm="canary")])
+            kinds = sorted(file.name.partition("-")[0] for file in (mine / "models").glob("*-split-*"))
+            assert kinds == ["deployment", "poddisruptionbudget", "service"]
+        fact = target.live(place)
+        assert fact is not None
+        met = stand.ask_address(fact.address, 30, {"X-User": "ada"})
+        assert len(set(met)) == 1
+        target.turn_back(place, None, Why(reason="no", now=NOW))
+        assert stand.ask_address(fact.address, 5, {"X-User": "ada"}) == [3] * 5
+        target.tidy(place)
+        assert not list((mine / "models").glob("*-split-*"))
+
+
 def test_a_folder_that_cannot_be_pushed(tmp_path: Path) -> None:
     with stand_in_cluster(tmp_path) as stand:
         (tmp_path / "plain").mkdir()
         with pytest.raises(InputError, match="in no git checkout"):
             stand.target(gitops=str(tmp_path / "plain")).live(stand.place())
-        origin = tmp_path / "fleet.git"
-        git.git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(origin))
-        mine = clone(origin, tmp_path / "mine")
-        git.git(mine, *WHO, "commit", "--quiet", "--allow-empty", "-m", "begin")
-        git.git(mine, "push", "--quiet", "origin", "HEAD:main")
+        origin, mine = begun(tmp_path)
         (mine / "stray").write_text("x")
         with pytest.raises(InputError, match="not committed"):
             stand.target(gitops=str(mine / "models")).live(stand.place())

@@ -97,8 +97,9 @@ def test_a_route_of_somebody_else_and_a_gateway_that_does_not_follow(
     assert "describe httproute" in raised.value.fix
     sticky = kube.settings(rollout={"strategy": "ab", "sticky": "user_id"})
     for refusing in (target.prepare, target.plan):
-        with pytest.raises(InputError, match="splits traffic by chance alone"):
+        with pytest.raises(InputError, match="names no image of mlp-ci") as raised:
             refusing(place, kube.release(4), sticky)
+        assert "serving: {kubernetes: {image:" in raised.value.fix
     assert kube.names("apps/v1", "Deployment") == ["flight-delay-production-v3"]
 
 

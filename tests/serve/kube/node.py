@@ -26,9 +26,11 @@ from mlp_ci.serve.targets.kubernetes import manifests
 from mlp_ci.serve.targets.kubernetes.api import Api
 from mlp_ci.serve.targets.kubernetes.pods import LOG_FOLDER
 from tests.conftest import free_port
+from tests.serve.kube import mounts
 
 Object = dict[str, Any]
-MINE = "mlp-ci/version"
+MINE = "mlp-ci/model"
+VERSION = "mlp-ci/version"
 MERGE = "application/merge-patch+json"
 TOKEN = "a" * 64
 
@@ -41,7 +43,7 @@ class Running:
     template: str
     processes: dict[str, subprocess.Popen[bytes]]
     restarts: dict[str, int] = field(default_factory=dict)
-    told: str = ""
+    lingers: bool = False  # it answers until proxies know that it goes
 
 
 class Node(threading.Thread):
@@ -60,6 +62,7 @@ class Node(threading.Thread):
         self._routed = ""
         self._generation = 0
         self._told: dict[str, str] = {}
+        self._behind: dict[str, tuple[int, list[str]]] = {}  # Service → (version, addresses of ready pods)
         self.port = free_port()
         self._gateway: subprocess.Popen[bytes] | None = None
 
@@ -95,11 +98,18 @@ class Node(threading.Thread):
         for pod in pods:
             self._pod(pod)
         names = {pod["metadata"]["name"] for pod in pods}
-        for name in [name for name in self._pods if name not in names]:
-            _end(self._pods.pop(name))
-        services = self._services(workloads, self._find("v1", "Pod"))
+        gone = [self._pods.pop(name) for name in [*self._pods] if name not in names]
+        for running in gone:
+            if not running.lingers:
+                _end(running)
+        pods = self._find("v1", "Pod")
+        self._behind = self._services(workloads, pods)
+        for pod in pods:
+            mounts.write(pod, self.folder, self._behind)
         if self.follows:
-            self._route(services)
+            self._route(self._behind)
+        for running in gone:
+            _end(running)
 
     # ------------------------------------------------------------ workloads
 
@@ -134,7 +144,7 @@ class Node(threading.Thread):
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "labels": labels},
+            "metadata": {"name": name, "labels": labels, "annotations": template["metadata"].get("annotations", {})},
             "spec": template["spec"],
         }
         return self._ask("POST", "pods", pod)
@@ -147,10 +157,12 @@ class Node(threading.Thread):
         missing = [c["image"] for c in pod["spec"]["containers"] if c["image"] not in self.programs]
         if running is None:
             address = self._addresses()
-            running = self._pods[name] = Running(address, pod["metadata"]["labels"]["template"], {})
+            lingers = all("preStop" in c.get("lifecycle", {}) for c in pod["spec"]["containers"])
+            running = self._pods[name] = Running(address, pod["metadata"]["labels"]["template"], {}, lingers=lingers)
+            mounts.write(pod, self.folder, self._behind)
         statuses = []
         for container in pod["spec"]["containers"]:
-            state, ready = self._container(running, container, bool(missing))
+            state, ready = self._container(running, (pod, container), bool(missing))
             statuses.append(
                 {
                     "name": container["name"],
@@ -171,7 +183,8 @@ class Node(threading.Thread):
         }
         self._tell("v1", "pods", name, status)
 
-    def _container(self, running: Running, container: Object, unpulled: bool) -> tuple[Object, bool]:
+    def _container(self, running: Running, which: tuple[Object, Object], unpulled: bool) -> tuple[Object, bool]:
+        pod, container = which
         if unpulled:
             return {"state": {"waiting": {"reason": "InvalidImageName", "message": "no such image"}}}, False
         name = container["name"]
@@ -181,16 +194,17 @@ class Node(threading.Thread):
             if process is not None:
                 running.restarts[name] = running.restarts.get(name, 0) + 1
                 ended = {"lastState": {"terminated": {"exitCode": process.returncode, "reason": "Error"}}}
-            running.processes[name] = self._process(running, container)
+            running.processes[name] = self._process(running, pod, container)
             return {"state": {"waiting": {"reason": "CrashLoopBackOff"}} if ended else {"running": {}}, **ended}, False
         probe = container["readinessProbe"]["httpGet"]
         port = next(p["containerPort"] for p in container["ports"] if p["name"] == probe["port"])
         return {"state": {"running": {}}}, _answers(running.address, port, probe["path"])
 
-    def _process(self, running: Running, container: Object) -> subprocess.Popen[bytes]:
+    def _process(self, running: Running, pod: Object, container: Object) -> subprocess.Popen[bytes]:
         words = [*self.programs[container["image"]], *container.get("command", ()), *container.get("args", ())]
         words = [word.replace("$(POD_IP)", running.address) for word in words]
-        words = [word.replace(LOG_FOLDER, str(self.folder / "log")) for word in words]  # the volume
+        for inside, here in {LOG_FOLDER: str(self.folder / "log"), **mounts.place(pod, self.folder)}.items():
+            words = [word.replace(inside, here) for word in words]
         with (self.folder / f"{container['name']}-{running.address}.log").open("ab") as log:
             return subprocess.Popen(
                 words,
@@ -208,7 +222,7 @@ class Node(threading.Thread):
     # ------------------------------------------------------------ traffic
 
     def _services(self, workloads: list[Object], pods: list[Object]) -> dict[str, tuple[int, list[str]]]:
-        """Service → (version, addresses of ready pods); written as Endpoints as well."""
+        """What is behind the Services; written as Endpoints as well."""
         found: dict[str, tuple[int, list[str]]] = {}
         wanted = [
             (s["metadata"]["name"], s["spec"]["selector"])
@@ -218,11 +232,11 @@ class Node(threading.Thread):
         for workload in workloads:
             if workload["kind"] == "InferenceService":
                 wanted.append(
-                    (f"{workload['metadata']['name']}-predictor", {MINE: workload["metadata"]["labels"][MINE]})
+                    (f"{workload['metadata']['name']}-predictor", {VERSION: workload["metadata"]["labels"][VERSION]})
                 )
         for name, selector in wanted:
             mine = [p for p in pods if _ready(p) and selector.items() <= p["metadata"]["labels"].items()]
-            found[name] = (int(selector[MINE]), [p["status"]["podIP"] for p in mine])
+            found[name] = (int(selector.get(VERSION, 0)), [p["status"]["podIP"] for p in mine])
             addresses = [
                 {
                     "ip": p["status"]["podIP"],
@@ -334,14 +348,14 @@ def _planned(route: Object, services: dict[str, tuple[int, list[str]]]) -> Objec
     arms = []
     for number, (name, weight, arm) in enumerate(wanted):
         version, addresses = services.get(name, (0, []))
-        if addresses:
-            named = arm or ("canary" if number else "stable")
-            place = {"url": f"http://{addresses[0]}:8080", "digest": name}
-            arms.append({"version": version, "arm": named, "weight": weight, **place})
+        named = arm or ("canary" if number else "stable")
+        for address in addresses:
+            share = {"weight": weight / len(addresses), "url": f"http://{address}:8080", "digest": name}
+            arms.append({"version": version, "arm": named, **share})
     labels = route["metadata"]["labels"]
     path = rule["matches"][0]["path"]["value"]
-    named = {"model": labels["mlp-ci/model"], "stage": labels["mlp-ci/stage"], "match": {"path": path}}
-    return {**named, "arms": arms, "log": {}} if arms else None
+    whose = {"model": labels["mlp-ci/model"], "stage": labels["mlp-ci/stage"], "match": {"path": path}}
+    return {**whose, "arms": arms, "log": {}} if arms else None
 
 
 def _ready(pod: Object) -> bool:

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -35,6 +36,7 @@ from tests.serve.schemas import crd
 REGISTRY = "registry.example/models"
 MODEL = Path(__file__).with_name("model.py")
 NAMESPACE = "models"
+OUR_IMAGE = "registry.example/mlp-ci:1"
 
 
 @dataclass
@@ -75,12 +77,13 @@ class Stand:
     def names(self, api_version: str, kind: str) -> list[str]:
         return sorted(item["metadata"]["name"] for item in self.api.find(api_version, kind, {}))
 
-    def ask_address(self, address: str, count: int) -> list[int]:
+    def ask_address(self, address: str, count: int, headers: Mapping[str, str] = MappingProxyType({})) -> list[int]:
         """The versions that answered so many requests at the clients' address."""
         body = json.dumps({"inputs": [[1.0]]}).encode()
         found = []
         for _ in range(count):
-            asked = urllib.request.Request(f"{address}/invocations", body, {"Content-Type": "application/json"})
+            given = {"Content-Type": "application/json", **headers}
+            asked = urllib.request.Request(f"{address}/invocations", body, given)
             with urllib.request.urlopen(asked, timeout=10) as answer:
                 found.append(json.load(answer)["predictions"][0])
         return found
@@ -125,6 +128,7 @@ def _with_node(folder: Path, file: Path, net: str, cluster: stand_in.Cluster | N
         api = Api.connect(KubernetesServing.model_validate({"namespace": NAMESPACE}))
         numbers = itertools.cycle(range(1, 255))
         node = Node(api, folder, lambda: f"{net}.{next(numbers)}")
+        node.programs[OUR_IMAGE] = []  # the manifests name the program
         _make_gateway(api, node.port)
         node.start()
         try:

@@ -6,19 +6,24 @@ Requests go by path, not by the generated classes: those know no custom resource
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.serve.targets.kubernetes.wanted import MANAGER, Manifest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mlp_ci.spec.serve import KubernetesServing
 
+P = ParamSpec("P")
+T = TypeVar("T")
 REQUEST_SECONDS = 20
+TRIES = 8
 APPLY = "application/apply-patch+yaml"
 PLURALS = {
     "Deployment": "deployments",
@@ -44,6 +49,23 @@ _OURS = f'conflict with "{MANAGER}"'
 
 class Changed(OutsideError):
     """Somebody changed an object between our reading and our writing: read it again."""
+
+
+def again(function: Callable[P, T]) -> Callable[P, T]:
+    """Do it again, from its reading on, when somebody else wrote in between."""
+
+    @wraps(function)
+    def tried(*args: P.args, **kwargs: P.kwargs) -> T:
+        for left in range(TRIES - 1, -1, -1):
+            try:
+                return function(*args, **kwargs)
+            except Changed:
+                if not left:
+                    raise
+                time.sleep(0.05)
+        raise AssertionError
+
+    return tried
 
 
 @dataclass(frozen=True)
@@ -128,6 +150,12 @@ class Api:
         """Ask a pod or Service (``what`` is ``pods/NAME:PORT`` or ``services/NAME:PORT``) by way of the API server."""
         place = f"/api/v1/namespaces/{self.namespace}/{what}/proxy{path}"
         return self.ask(method, place, body=body, media="application/json")
+
+    def last_words(self, pod: str, container: str) -> str:
+        """What a container that ended said at last; empty where nobody kept it."""
+        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
+        answer = self.ask("GET", path, {"container": container, "tailLines": "10", "previous": "true"})
+        return answer.body.decode(errors="replace").strip() if answer.status == 200 else ""
 
     def ask(
         self,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from functools import cached_property, wraps
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from mlp_ci import clock
 from mlp_ci.errors import InputError, OutsideError, RolloutAborted
@@ -17,15 +17,16 @@ from mlp_ci.serve.artefacts import folder_of
 from mlp_ci.serve.state import Held, Interval, LiveFact, Place, Reversal, Server, State
 from mlp_ci.serve.targets import Answer, Release, Settings, Why
 from mlp_ci.serve.targets.kubernetes import addresses, manifests, measuring, planning, starting
-from mlp_ci.serve.targets.kubernetes.api import Api, Changed, said
+from mlp_ci.serve.targets.kubernetes.api import TRIES, Api, again, said
 from mlp_ci.serve.targets.kubernetes.gitops import Checkout
 from mlp_ci.serve.targets.kubernetes.keeping import Keeping, state_in
+from mlp_ci.serve.targets.kubernetes.splitting import Splitting
 from mlp_ci.serve.targets.kubernetes.wanted import MANAGED, VERSION, Wanted, selector, version_name, wanted
 from mlp_ci.serve.targets.machine import as_expected, goal_of, settings_of
 from mlp_ci.serve.targets.told import Told
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
     from datetime import datetime
     from pathlib import Path
@@ -35,11 +36,7 @@ if TYPE_CHECKING:
     from mlp_ci.serve.targets.kubernetes.wanted import Manifest
     from mlp_ci.spec.serve import Serving
 
-    P = ParamSpec("P")
-    T = TypeVar("T")
-
 LOOK_SECONDS = 0.5
-TRIES = 8
 # What a version consists of, and what is looked through for versions that nobody needs any more.
 WORKLOADS = (("apps/v1", "Deployment"), (manifests.KSERVE_API, "InferenceService"))
 PARTS = (
@@ -48,25 +45,6 @@ PARTS = (
     ("policy/v1", "PodDisruptionBudget"),
     ("v1", "Service"),
 )
-
-
-def again(
-    function: Callable[Concatenate[KubernetesTarget, P], T],
-) -> Callable[Concatenate[KubernetesTarget, P], T]:
-    """Do it again, from its reading on, when somebody else wrote in between."""
-
-    @wraps(function)
-    def tried(target: KubernetesTarget, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        for left in range(TRIES - 1, -1, -1):
-            try:
-                return function(target, *args, **kwargs)
-            except Changed:
-                if not left:
-                    raise
-                time.sleep(0.05)
-        raise AssertionError
-
-    return tried
 
 
 class KubernetesTarget(Told):
@@ -87,6 +65,10 @@ class KubernetesTarget(Told):
     @cached_property
     def _keeping(self) -> Keeping:
         return Keeping(self._api, self._cluster)
+
+    @cached_property
+    def _splitting(self) -> Splitting:
+        return Splitting(self._api, self._cluster, self._keeping)
 
     # ------------------------------------------------------------ facts
 
@@ -115,7 +97,13 @@ class KubernetesTarget(Told):
         return state.live is not None and self.healthy(place, state.live)
 
     def healthy(self, place: Place, version: int) -> bool:
-        """Whether a pod of the version is ready, as the cluster's own probes say."""
+        """Whether a pod of the version is ready, as the cluster's own probes say.
+
+        One that is on its way in is not while what leads people to it does not answer: they must not wait for that.
+        """
+        return self._answers(place, version) and self._splitting.reaches(place, version)
+
+    def _answers(self, place: Place, version: int) -> bool:
         workload = self._workload(place, version)
         return workload is not None and starting.answers(workload)
 
@@ -131,7 +119,11 @@ class KubernetesTarget(Told):
     # ------------------------------------------------------------ running
 
     def prepare(self, place: Place, release: Release, settings: Settings) -> None:
-        """Have ``release`` run and answer, without any traffic."""
+        """Have ``release`` run and answer, without any traffic, and what splits the traffic now as it should."""
+        self._run(place, release, settings)
+        self._splitting.resume(place)
+
+    def _run(self, place: Place, release: Release, settings: Settings) -> None:
         asked_for = self._wanted(place, release, settings)
         self._note_server(place, asked_for, settings)
         try:
@@ -216,9 +208,7 @@ class KubernetesTarget(Told):
                     f"see that {asked_for.image} is in the registry: `mlp-ci package {asked_for.version}` puts it there"
                 )
             raise OutsideError(msg, why=why, fix=fix)
-        path = f"/api/v1/namespaces/{self._api.namespace}/pods/{found.pod}/log"
-        answer = self._api.ask("GET", path, {"tailLines": "10", "previous": "true"})
-        log = answer.body.decode(errors="replace").strip() if answer.status == 200 else ""
+        log = self._api.last_words(found.pod, found.container)
         raise InputError(msg, why=f"{found.why}\n{log}"[:1500].strip(), fix="mend the model, and register it again")
 
     def plan(self, place: Place, release: Release, settings: Settings) -> str:
@@ -276,6 +266,7 @@ class KubernetesTarget(Told):
         state = self.read(place)
         if state is None:
             return
+        self._splitting.tidy(place)
         labels = {**MANAGED, **selector(place.model, place.stage)}
         found = {*state.servers}
         for api_version, kind in PARTS:
@@ -316,16 +307,20 @@ class KubernetesTarget(Told):
         """Split the traffic; on return the Gateway has taken the new split."""
         self._shift(place, arms, expected)
         self._keeping.follow(place)
+        self._splitting.resume(place)  # somebody who tidied up in between did not know of it
+        self._splitting.tidy(place)
 
     @again
     def _shift(self, place: Place, arms: Sequence[Arm], expected: Sequence[Arm] | None) -> None:
-        with self.changing(place) as state:
+        stands = self._splitting.stand(place, arms, expected)
+        with self._keeping.changing(place, stands=stands) as state:
             as_expected(place, state, expected)
             missing = [a.version for a in arms if a.version not in state.servers]
             if missing:
                 msg = f"version {missing[0]} does not run, so it cannot have traffic"
                 raise OutsideError(msg, fix="run `mlp-ci deploy` again")
             state.arms = list(arms)
+            self._splitting.same(place, state, stands)
 
     def settle(self, place: Place, release: Release, now: datetime, expected: Sequence[Arm] | None = None) -> None:
         """Give ``release`` everything, keep the one before warm, end all others."""
@@ -353,7 +348,7 @@ class KubernetesTarget(Told):
             if reversal_before:
                 return reversal_before, False
             try:
-                self.prepare(place, release, settings)
+                self._run(place, release, settings)
             except RolloutAborted:  # a deploy that ended in between cleared it away: it is needed all the same
                 continue
         msg = f"other commands keep ending the version that {place} is to go back to"
@@ -374,7 +369,7 @@ class KubernetesTarget(Told):
             if goal == state.live and state.canary() is None and before and before.version == goal:
                 return before, release, settings_of(state)
             as_expected(place, state, expected)
-            if goal in state.servers and self.healthy(place, goal):
+            if goal in state.servers and self._answers(place, goal):
                 taken, bad = state.taken()
                 held = Held(version=taken, digest=bad, reason=why.reason, since=why.now.isoformat())
                 return state.reverse(goal, held, why.by)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlp_ci.errors import InputError, OutsideError
 from mlp_ci.serve import state as states
 from mlp_ci.serve.state import Place, State
-from mlp_ci.serve.targets.kubernetes import manifests
+from mlp_ci.serve.targets.kubernetes import manifests, splitter
 from mlp_ci.serve.targets.kubernetes.matching import contains
 from mlp_ci.serve.targets.kubernetes.wanted import MANAGED, MODEL, label, place_name, selector
 
@@ -57,10 +57,11 @@ class Keeping:
         return state_in(found) if found else None
 
     @contextmanager
-    def changing(self, place: Place, *, force: bool = False) -> Iterator[State]:
+    def changing(self, place: Place, *, force: bool = False, stands: str = "") -> Iterator[State]:
         """The state, to be changed; written when the block ends. Raises Changed when somebody else was faster.
 
-        Without ``force`` it is an InputError when somebody else manages the weights.
+        Without ``force`` it is an InputError when somebody else manages the weights. Where the state needs a splitter,
+        the route leads to the one that ``stands``, else to the one that it leads to, else to the versions.
         """
         found = self.route(place) or self._made(place)
         state = state_in(found)
@@ -68,19 +69,21 @@ class Keeping:
         state = state or State(model=place.model, stage=place.stage)
         before = states.to_json(state)
         yield state
-        manifest = self.manifest(place, state)
+        through = stands or splitter.led_to(place, found)
+        manifest = self.manifest(place, state, through)
         if states.to_json(state) == before and not fresh and _leads_as(found, manifest):
             return
         state.generation += 1
-        manifest = self.manifest(place, state)
+        manifest = self.manifest(place, state, through)
         manifest["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
         self.api.apply(manifest, force=force or fresh)
         self.api.publish(f"{place}: {_split(state)}")
 
-    def manifest(self, place: Place, state: State) -> Manifest:
-        """The HTTPRoute that ``state`` wants."""
-        arms = [] if state.stopped else [arm for arm in state.arms if arm.version in state.servers]
-        return manifests.route(place, self.cluster, arms, {manifests.STATE: annotation(state)})
+    def manifest(self, place: Place, state: State, through: str) -> Manifest:
+        """The HTTPRoute that ``state`` wants; ``through`` this splitter, if it needs one."""
+        through = through if splitter.needed(state, self.cluster) else ""
+        notes = {manifests.STATE: annotation(state)}
+        return manifests.route(place, self.cluster, manifests.arms_of(state), notes, through)
 
     def follow(self, place: Place) -> None:
         """Wait until the Gateway's controller has taken the route as it is now."""

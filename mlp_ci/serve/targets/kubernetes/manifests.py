@@ -1,7 +1,7 @@
 """What a cluster is asked for, as plain values. Pure: the same version gives the same manifests.
 
 Per version a Deployment with its Service, PodDisruptionBudget and, where it may grow, HorizontalPodAutoscaler; or an
-InferenceService of KServe. Per model and stage an HTTPRoute, which splits the traffic.
+InferenceService of KServe. Per model and stage an HTTPRoute, which splits the traffic, or leads to the splitter.
 
 Sources: the API reference of Kubernetes (apps/v1, core/v1, autoscaling/v1, policy/v1), Gateway API v1 (HTTPRoute) and
 KServe (serving.kserve.io/v1beta1).
@@ -9,7 +9,7 @@ KServe (serving.kserve.io/v1beta1).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mlp_ci.serve.state import SHADOW
 from mlp_ci.serve.targets.kubernetes import pods
@@ -18,7 +18,7 @@ from mlp_ci.serve.targets.kubernetes.wanted import MANAGED, place_name, selector
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mlp_ci.serve.state import Arm, Place
+    from mlp_ci.serve.state import Arm, Place, State
     from mlp_ci.serve.targets.kubernetes.wanted import Manifest, Wanted
     from mlp_ci.spec.serve import KubernetesServing
 
@@ -26,6 +26,15 @@ GATEWAY_API, KSERVE_API = "gateway.networking.k8s.io/v1", "serving.kserve.io/v1b
 SERVICE_PORT = 80
 STATE = "mlp-ci/state"
 DEADLINE_SECONDS = 600
+
+
+class Named(Protocol):
+    """What has pods of its own: what its objects are called, and the labels of its pods."""
+
+    @property
+    def metadata(self) -> Manifest: ...
+    @property
+    def selector(self) -> dict[str, str]: ...
 
 
 def of_version(wanted: Wanted) -> list[Manifest]:
@@ -37,19 +46,25 @@ def of_version(wanted: Wanted) -> list[Manifest]:
 
 
 def deployment(wanted: Wanted) -> Manifest:
+    replicas = wanted.serve.replicas
+    return deployed(wanted, pods.template(wanted), replicas.min if replicas.max == replicas.min else None)
+
+
+def deployed(wanted: Named, template: Manifest, replicas: int | None) -> Manifest:
+    """A Deployment that never has fewer pods than it should; without ``replicas`` they are the autoscaler's."""
     spec: Manifest = {
         "selector": {"matchLabels": wanted.selector},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "progressDeadlineSeconds": DEADLINE_SECONDS,
         "revisionHistoryLimit": 2,
-        "template": pods.template(wanted),
+        "template": template,
     }
-    if wanted.serve.replicas.max == wanted.serve.replicas.min:  # else it is the autoscaler's
-        spec["replicas"] = wanted.serve.replicas.min
+    if replicas is not None:
+        spec["replicas"] = replicas
     return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": wanted.metadata, "spec": spec}
 
 
-def service(wanted: Wanted) -> Manifest:
+def service(wanted: Named) -> Manifest:
     port = {"name": "http", "port": SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}
     spec = {"type": "ClusterIP", "selector": wanted.selector, "ports": [port]}
     return {"apiVersion": "v1", "kind": "Service", "metadata": wanted.metadata, "spec": spec}
@@ -71,7 +86,7 @@ def autoscaler(wanted: Wanted) -> Manifest:
     }
 
 
-def disruption_budget(wanted: Wanted) -> Manifest:
+def disruption_budget(wanted: Named) -> Manifest:
     """Machines are emptied one pod at a time. A single pod may go: else no machine could ever be emptied."""
     return {
         "apiVersion": "policy/v1",
@@ -112,13 +127,26 @@ def backend(place: Place, version: int, cluster: KubernetesServing) -> Manifest:
     return {"kind": "Service", "name": name, "port": SERVICE_PORT}
 
 
-def route(place: Place, cluster: KubernetesServing, arms: Sequence[Arm], notes: Mapping[str, str]) -> Manifest:
-    """The HTTPRoute: so many parts of the traffic to each arm, and copies to a shadow. Without arms nobody answers."""
-    weighted = [
-        {**backend(place, arm.version, cluster), "weight": arm.weight}
-        for arm in arms
-        if arm.arm != SHADOW and arm.weight > 0
-    ]
+def arms_of(state: State) -> list[Arm]:
+    """The arms that are to get traffic."""
+    return [] if state.stopped else [arm for arm in state.arms if arm.version in state.servers]
+
+
+def weighted(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms that answer people."""
+    return [arm for arm in arms if arm.arm != SHADOW and arm.weight > 0]
+
+
+def route(
+    place: Place, cluster: KubernetesServing, arms: Sequence[Arm], notes: Mapping[str, str], through: str = ""
+) -> Manifest:
+    """The HTTPRoute: so many parts of the traffic to each arm, and copies to a shadow. Without arms nobody answers.
+
+    ``through`` is the Service that splits the traffic instead.
+    """
+    backends = [{**backend(place, arm.version, cluster), "weight": arm.weight} for arm in weighted(arms)]
+    if through:
+        backends = [{"kind": "Service", "name": through, "port": SERVICE_PORT, "weight": 100}]
     mirrored = [
         {
             "type": "RequestMirror",
@@ -135,7 +163,7 @@ def route(place: Place, cluster: KubernetesServing, arms: Sequence[Arm], notes: 
     rule: Manifest = {
         "matches": [{"path": {"type": "PathPrefix", "value": path}}],
         "filters": [*([rewritten] if path != "/" else []), *mirrored],
-        "backendRefs": weighted,
+        "backendRefs": backends,
     }
     spec: Manifest = {"parentRefs": [parent(cluster)], "rules": [rule]}
     if cluster.hostname:

@@ -6,7 +6,8 @@ import difflib
 from typing import TYPE_CHECKING
 
 from mlp_ci.serve.state import CANARY, STABLE, Arm, Place
-from mlp_ci.serve.targets.kubernetes import manifests
+from mlp_ci.serve.targets.kubernetes import manifests, splitter
+from mlp_ci.serve.targets.kubernetes.wanted import shared_by_user
 
 if TYPE_CHECKING:
     from mlp_ci.serve.state import State
@@ -20,13 +21,21 @@ OTHERS_NOTES = (manifests.STATE, "deployment.kubernetes.io/")
 
 
 def plan(api: Api, keeping: Keeping, place: Place, asked_for: Wanted) -> str:
-    """The diff of everything of the version, and of the route's first and last step; "" when nothing would change."""
+    """The diff of everything of the version, and of the route's first and last step; "" when nothing would change.
+
+    Where versions are to share the traffic by user, what splits it so is shown as well.
+    """
     said = [_difference(api, manifest, "then") for manifest in manifests.of_version(asked_for)]
     state = keeping.read(place)
     for arms in _steps(state, asked_for):
         weight = next(arm.weight for arm in arms if arm.version == asked_for.version)
-        wanted = manifests.route(place, asked_for.cluster, arms, {})
-        said.append(_difference(api, wanted, f"with {weight} % on version {asked_for.version}"))
+        then, through = f"with {weight} % on version {asked_for.version}", ""
+        if len(arms) > 1 and shared_by_user(asked_for.serve):
+            between = splitter.of_arms(place, arms, asked_for.serve, asked_for.cluster, asked_for.digest)
+            said += [_difference(api, manifest, then) for manifest in splitter.of_splitter(between)]
+            through = between.name
+        wanted = manifests.route(place, asked_for.cluster, arms, {}, through)
+        said.append(_difference(api, wanted, then))
     return "".join(said)
 
 

@@ -1,15 +1,18 @@
 """The pod of a version: the server of its image, and beside it our gateway, which logs and measures. Pure.
 
+What all pods of ours have in common is here as well.
+
 Sources: the API reference of Kubernetes (core/v1 Pod), and its Pod Security Standards, profile "restricted".
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from mlp_ci.serve.targets.kubernetes.wanted import Manifest, Wanted
+    from mlp_ci.spec.serve import KubernetesServing, Serve, ServeResources
 
 SERVER, SIDECAR = "server", "gateway"
 KSERVE_SERVER = "kserve-container"  # what KServe calls the container that answers
@@ -28,6 +31,19 @@ SPOT = (
     ("", "eks.amazonaws.com/capacityType", "SPOT"),
     ("", "karpenter.sh/capacity-type", "spot"),
 )
+# Of our gateway, beside a server or before all of them.
+GATEWAY_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}}
+
+
+class Served(Protocol):
+    """Whose pods they are: the labels that no others have, and what is said of them."""
+
+    @property
+    def selector(self) -> dict[str, str]: ...
+    @property
+    def serve(self) -> Serve: ...
+    @property
+    def cluster(self) -> KubernetesServing: ...
 
 
 def template(wanted: Wanted) -> Manifest:
@@ -38,6 +54,16 @@ def template(wanted: Wanted) -> Manifest:
 
 def spec(wanted: Wanted, server: str) -> Manifest:
     """The pod's specification; ``server`` is the name of the container that answers."""
+    # The first one's port is what KServe leads requests to.
+    containers = [*([_sidecar(wanted)] if wanted.logged else []), _server(wanted, server)]
+    pod = around(wanted, containers, _volumes(wanted), spread=wanted.serve.replicas.max > 1)
+    if wanted.serve.resources.spot:
+        pod["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": _spot_first()}}
+    return pod
+
+
+def around(served: Served, containers: list[Manifest], volumes: list[Manifest], *, spread: bool) -> Manifest:
+    """What holds for every pod of ours: nobody's rights, where it may run, how long it may take to go."""
     pod: Manifest = {
         "automountServiceAccountToken": False,  # a model has nothing to say to the cluster
         "enableServiceLinks": False,
@@ -49,25 +75,22 @@ def spec(wanted: Wanted, server: str) -> Manifest:
             "fsGroup": USER,
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        # The first one's port is what KServe leads requests to.
-        "containers": [*([_sidecar(wanted)] if wanted.logged else []), _server(wanted, server)],
-        "volumes": _volumes(wanted),
+        "containers": containers,
+        "volumes": volumes,
     }
-    if wanted.cluster.node_selector:
-        pod["nodeSelector"] = dict(wanted.cluster.node_selector)
-    if wanted.cluster.pull_secret:
-        pod["imagePullSecrets"] = [{"name": wanted.cluster.pull_secret}]
-    if tolerations := _tolerations(wanted):
+    if served.cluster.node_selector:
+        pod["nodeSelector"] = dict(served.cluster.node_selector)
+    if served.cluster.pull_secret:
+        pod["imagePullSecrets"] = [{"name": served.cluster.pull_secret}]
+    if tolerations := _tolerations(served.serve.resources):
         pod["tolerations"] = tolerations
-    if wanted.serve.resources.spot:
-        pod["affinity"] = {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": _spot_first()}}
-    if wanted.serve.replicas.max > 1:
+    if spread:
         pod["topologySpreadConstraints"] = [
             {
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": wanted.selector},
+                "labelSelector": {"matchLabels": served.selector},
             }
         ]
     return pod
@@ -95,25 +118,30 @@ def _server(wanted: Wanted, name: str) -> Manifest:
 
 
 def _sidecar(wanted: Wanted) -> Manifest:
+    return gateway(wanted.cluster, _gateway_arguments(wanted), {"name": "log", "mountPath": LOG_FOLDER})
+
+
+def gateway(cluster: KubernetesServing, arguments: list[str], mount: Manifest) -> Manifest:
+    """A container of our gateway, which has a volume beside its /tmp."""
     return {
         "name": SIDECAR,
-        "image": wanted.cluster.image,
+        "image": cluster.image,
         "command": ["mlp-ci", "gateway"],
-        "args": _gateway_arguments(wanted),
+        "args": ["--host=$(POD_IP)", f"--port={PORT}", *arguments],
         "env": _address(),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "resources": {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "512Mi"}},
+        "resources": GATEWAY_RESOURCES,
         **_probes("http"),
         "lifecycle": _leaving(),
         "securityContext": _confined(),
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, {"name": "log", "mountPath": LOG_FOLDER}],
+        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}, mount],
     }
 
 
 def _gateway_arguments(wanted: Wanted) -> list[str]:
     """One server behind it, the prediction log, and counts for all to read."""
     found = [
-        *("--host=$(POD_IP)", f"--port={PORT}", f"--upstream=http://$(POD_IP):{INNER_PORT}", "--expose-measured"),
+        *(f"--upstream=http://$(POD_IP):{INNER_PORT}", "--expose-measured"),
         *(f"--model={wanted.model}", f"--stage={wanted.stage}", f"--version={wanted.version}"),
     ]
     if wanted.log:
@@ -156,11 +184,11 @@ def _resources(wanted: Wanted) -> Manifest:
     return {"requests": {"cpu": f"{math.ceil(asked.cpus * 1000)}m", "memory": memory}, "limits": limits}
 
 
-def _tolerations(wanted: Wanted) -> list[Manifest]:
+def _tolerations(resources: ServeResources) -> list[Manifest]:
     found: list[Manifest] = []
-    if wanted.serve.resources.gpus:
+    if resources.gpus:
         found.append({"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"})
-    if wanted.serve.resources.spot:
+    if resources.spot:
         found += [
             {"key": taint, "operator": "Equal", "value": value, "effect": "NoSchedule"}
             for taint, _, value in SPOT

@@ -29,6 +29,7 @@ class Trouble:
     why: str
     ours: bool = False
     pod: str = ""
+    container: str = ""
 
 
 def ready(workload: Manifest) -> bool:
@@ -40,7 +41,8 @@ def ready(workload: Manifest) -> bool:
         return False
     wanted = int((workload.get("spec") or {}).get("replicas") or 1)
     fresh, available = int(status.get("updatedReplicas") or 0), int(status.get("availableReplicas") or 0)
-    return fresh >= wanted and available >= wanted
+    # An older pod that still is there may be what is available.
+    return fresh >= max(wanted, int(status.get("replicas") or 0)) and available >= wanted
 
 
 def answers(workload: Manifest) -> bool:
@@ -89,4 +91,4 @@ def _container(pod: str, container: Manifest, waited: float) -> Trouble | None:
     )
     how = ended.get("reason") or reason or "it ends"
     why = f"{container.get('name')} ended {container['restartCount']} times: {how}, exit {ended.get('exitCode', '?')}"
-    return Trouble(why, ours=True, pod=pod)
+    return Trouble(why, ours=True, pod=pod, container=str(container.get("name", "")))

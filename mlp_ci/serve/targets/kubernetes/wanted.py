@@ -21,7 +21,7 @@ Manifest = dict[str, Any]
 MANAGER = "mlp-ci"
 MANAGED = {"app.kubernetes.io/managed-by": MANAGER}
 MODEL, STAGE, VERSION = "mlp-ci/model", "mlp-ci/stage", "mlp-ci/version"
-DIGEST = "mlp-ci/digest"
+DIGEST, PART = "mlp-ci/digest", "mlp-ci/part"
 LONGEST_NAME = 52  # of 63: KServe and Deployments append to it
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
@@ -81,10 +81,11 @@ def wanted(place: Place, release: Release, settings: Settings, cluster: Kubernet
         msg = "serve.replicas.min is 0, and a Deployment cannot be scaled to zero by its load"
         why = "a HorizontalPodAutoscaler goes down to one pod: nothing would start the first one again"
         raise InputError(msg, why=why, fix="set `min: 1`, or `serving: {kubernetes: {kserve: true}}` in platform.yaml")
-    if serve.rollout.sticky:
-        msg = f"serve.rollout.sticky is {serve.rollout.sticky}, and an HTTPRoute splits traffic by chance alone"
-        fix = "leave `sticky` out (and take canary instead of ab), or serve on one machine behind mlp-ci's own gateway"
-        raise InputError(msg, why="the same user would meet both versions", fix=fix)
+    if shared_by_user(serve) and cluster.image is None:
+        msg = f"serve.rollout.sticky is {serve.rollout.sticky}, and platform.yaml names no image of mlp-ci"
+        why = "an HTTPRoute splits by chance; mlp-ci's own gateway, which knows users again, runs from that image"
+        fix = "write `serving: {kubernetes: {image: …}}` in platform.yaml, or leave `sticky` out (canary instead of ab)"
+        raise InputError(msg, why=why, fix=fix)
     return Wanted(
         model=place.model,
         stage=place.stage,
@@ -98,6 +99,11 @@ def wanted(place: Place, release: Release, settings: Settings, cluster: Kubernet
     )
 
 
+def shared_by_user(serve: Serve) -> bool:
+    """Whether versions share the traffic in this rollout, and each user is to meet one of them."""
+    return bool(serve.rollout.sticky) and serve.rollout.strategy in ("canary", "ab") and serve.rollout.weights[0] < 100
+
+
 def place_name(model: str, stage: str) -> str:
     """The name of what there is once for a model in a stage; short enough for a host name."""
     return _short(f"{model}-{stage}")
@@ -106,6 +112,16 @@ def place_name(model: str, stage: str) -> str:
 def version_name(model: str, stage: str, version: int) -> str:
     """The name of everything of one version."""
     return _short(f"{model}-{stage}-v{version}")
+
+
+def splitter_name(model: str, stage: str, mark: str) -> str:
+    """The name of everything of what splits the traffic by user in one way."""
+    return f"{_short(f'{model}-{stage}-split')}-{mark}"
+
+
+def split_stage(stage: str) -> str:
+    """The stage that what splits the traffic says it is in, for its metrics."""
+    return _short(f"{stage}-split")
 
 
 def selector(model: str, stage: str) -> dict[str, str]:
