@@ -32,6 +32,9 @@ _PAST_ITS_TIME = {
 }
 
 
+RECENT, PARTING = 1.0, 0.3  # seconds: who asked so lately is given so long to ask once more when all ends
+
+
 class Waiting(Enum):
     """What a connection waits for from its client."""
 
@@ -57,6 +60,7 @@ class Connection(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: what came before is answered
         self.limits = self.config.limits
         self.refused = False
+        self.asked = float("-inf")  # when the last request was complete
         self.unread_since: float | None = None
         self._expect(Waiting.HEAD, self.limits.head)
         if len(self.connections) > self.limits.connections:
@@ -93,8 +97,18 @@ class Connection(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():
             return
-        self.awaited = Waiting.NOTHING
+        self.awaited, self.asked = Waiting.NOTHING, self.loop.time()
         super().on_message_complete()
+
+    def shutdown(self) -> None:
+        """Asked to end: closes once nothing is under way.
+
+        A client that asks again and again has the next request on its way, which closing now would fail.
+        """
+        if self.loop.time() - self.asked < RECENT:
+            self.loop.call_later(PARTING, super().shutdown)
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         self.unread_since = self.loop.time()
