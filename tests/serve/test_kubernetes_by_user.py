@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from tests.serve import wanting
 from tests.serve.kube.stand import OUR_IMAGE, Stand, stand_in_cluster
 from tests.serve.schemas import problem
 from tests.serve.wanting import wanted
-from tests.serving import LOGGED, body, wait_until
+from tests.serving import LOGGED, body, slowness, wait_until
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 ROLLOUT = {"strategy": "ab", "sticky": "header:X-User", "steps": [20, 50, 100]}
@@ -189,8 +190,10 @@ def test_all_go_back_at_once_and_what_split_them_is_taken_away(kube: Stand) -> N
     with people(world.address, USERS[:4]) as told:
         world.shift(50, ALL_ON_3)
         assert set(world.met().values()) == {3, 4}
+        started = time.monotonic()
         _, moved = world.target.turn_back(kube.place(), 3, Why(reason="no", now=NOW), arms(50))
         assert moved
+        assert time.monotonic() - started < 10 * slowness(), "nobody waits for what split the traffic"
         assert set(world.met().values()) == {3}
         world.target.tidy(kube.place())
         assert world.splitters() == []

@@ -12,7 +12,7 @@ from mlp_ci.serve.targets.kubernetes.api import Api
 from mlp_ci.spec.serve import KubernetesServing
 from tests import api_server
 from tests.serve.conformance.stands import MODEL, Stand, copies, models
-from tests.serve.kube.stand import NAMESPACE, install, real_cluster, stand_in_cluster
+from tests.serve.kube.stand import NAMESPACE, OUR_IMAGE, install, real_cluster, stand_in_cluster
 from tests.serving import body
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def docker_stand(daemon: Daemon, folders: tuple[Path, Path], tmp_path_factory: p
 
 def cluster_stand(name: str, cluster: Cluster) -> Stand:
     """Versions predict their own numbers; every tenth answer of a broken one is an error."""
-    target = cluster.target()
+    target = cluster.target(image=OUR_IMAGE)
     question = Smoke(line=1, body=body(), predictions=[1.5], tolerance=0.6)  # as versions 1 and 2 do
 
     def make(version: int, bad: bool) -> Release:
@@ -70,7 +70,7 @@ def cluster_stand(name: str, cluster: Cluster) -> Stand:
 
     environ = {"KUBECONFIG": str(cluster.kubeconfig)}
     where = (cluster.node.folder, make, of_live(target))
-    return Stand(name, target, *where, question, seconds_back=60.0, environ=environ, refused=("ab",))
+    return Stand(name, target, *where, question, seconds_back=60.0, environ=environ)
 
 
 @pytest.fixture(scope="session")

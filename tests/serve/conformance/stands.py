@@ -46,7 +46,7 @@ class Stand:
     """A target and its versions. ``address`` says where clients reach a place.
 
     ``make`` gives a version, a good one or a broken one. ``question`` is what a broken one does not answer as it
-    should. ``seconds_back`` is how long a rollback may take; ``refused`` are strategies that it cannot do and says so.
+    should. ``seconds_back`` is how long a rollback may take.
     """
 
     name: str
@@ -57,7 +57,6 @@ class Stand:
     question: Smoke = QUESTION
     seconds_back: float = 2.0
     environ: Mapping[str, str] = field(default_factory=dict)
-    refused: tuple[str, ...] = ()
     used: list[Place] = field(default_factory=list)
 
     def place(self, stage: str) -> Place:
