@@ -177,6 +177,13 @@ def test_the_real_command_line_runs_through_the_scripts(job: Job, tmp_path: Path
     assert "outcome" in (tmp_path / "output").read_text()
 
 
+def test_the_version_that_every_step_asks_for_costs_no_import() -> None:
+    asked = "import sys; from mlp_ci.__main__ import main; sys.argv[1:] = ['--version']; main()"
+    code = f"{asked}\nprint('typer' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == f"mlp-ci {__version__}\nFalse\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("installer", ["uv", "pip"])
 def test_a_fresh_runner_gets_mlp_ci_from_the_package_index(job: Job, installer: str) -> None:
