@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 LATENCY_BOUNDS_MS = tuple(0.1 * 1.1**k for k in range(142))
 LABELS = 200  # different texts that are told apart among predictions; the rest is one bin
 OTHER = "other"
+_HUNDREDTHS = (*(f"p{n:02d}" for n in range(100)), "p99")
 _PER_DECADE = 48  # bins of numbers outside of 0 to 1: each 5 % wide
 
 
@@ -120,6 +121,8 @@ def prediction_bin(value: Any) -> str:
     Numbers from 0 to 1 fall into hundredths (``p00`` to ``p99``), others into bins 5 % wide (``n…`` with the
     zero-padded rank), so that sorting the names of number bins sorts the numbers. NaN and null have bins of their own.
     """
+    if type(value) is float:  # nearly always; the gateway does this for every row
+        return _number_bin(value)
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     if isinstance(value, int | float):
@@ -145,10 +148,10 @@ def _number(value: float | None) -> float:
 
 
 def _number_bin(value: float) -> str:
+    if 0.0 <= value <= 1.0:
+        return _HUNDREDTHS[int(value * 100)]
     if math.isnan(value):
         return "nan"
-    if 0.0 <= value <= 1.0:
-        return f"p{min(99, int(value * 100)):02d}"
     size = min(abs(value), 1e300)
     rank = round(math.log10(max(size, 1e-12)) * _PER_DECADE)  # -576 and up
     rank = rank + 600

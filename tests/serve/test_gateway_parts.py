@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlp_ci.serve.gateway import ejecting
-from mlp_ci.serve.gateway.bodies import Form, Unreadable, first_row, predictions_of, rows_of
+from mlp_ci.serve.gateway.bodies import Form, Selection, Unreadable, first_row, predictions_of, rows_of
 from mlp_ci.serve.gateway.exchange import sampled
 from mlp_ci.serve.gateway.front import Client, Front
 from mlp_ci.serve.gateway.plan import LogPlan, Plan
@@ -103,20 +103,49 @@ tables = st.integers(1, 4).flatmap(
 )
 
 
-@given(tables)
-def test_all_ways_to_write_a_table_are_read_alike(table: dict[str, list[Any]]) -> None:
+def written(table: dict[str, list[Any]]) -> list[tuple[bytes, Form]]:
+    """A table in every way that a request can hold it."""
     count = len(next(iter(table.values())))
     records = [{name: values[i] for name, values in table.items()} for i in range(count)]
     split = {"columns": list(table), "data": [list(record.values()) for record in records]}
     kinds = [{"dataframe_split": split}, {"dataframe_records": records}, {"inputs": table}, {"instances": records}]
     bodies = [(json.dumps(kind).encode(), Form.JSON) for kind in kinds]
     tensors = [{"name": n, "shape": [count], "datatype": "BYTES", "data": v} for n, v in table.items()]
-    bodies.append((json.dumps({"inputs": tensors}).encode(), Form.OIP))
-    for body, form in bodies:
+    return [*bodies, (json.dumps({"inputs": tensors}).encode(), Form.OIP)]
+
+
+@given(tables)
+def test_all_ways_to_write_a_table_are_read_alike(table: dict[str, list[Any]]) -> None:
+    for body, form in written(table):
         rows = rows_of(body, form)
         assert {k: list(v) for k, v in rows.columns.items()} == table
-        assert rows.count == count
-        assert first_row(body, form) == records[0]
+        assert rows.count == len(next(iter(table.values())))
+        assert first_row(body, form) == {name: values[0] for name, values in table.items()}
+
+
+@given(st.lists(tables, min_size=1, max_size=4), st.lists(st.text(max_size=4), unique=True, max_size=4), st.randoms())
+def test_of_requests_only_the_selected_columns_are_kept(
+    found: list[dict[str, list[Any]]], others: list[str], random: Any
+) -> None:
+    """Whatever columns the request before had, and in whatever order."""
+    names = [name for name in [*found[0], *others] if random.random() < 0.7]
+    selection = Selection(dict.fromkeys(names))
+    shuffled = {name: found[0][name] for name in random.sample(list(found[0]), len(found[0]))}
+    for table in (*found, shuffled, found[0]):
+        count = len(next(iter(table.values())))
+        columns = [table.get(name, [None] * count) for name in selection.names]
+        for body, form in written(table):
+            assert selection.of(body, form) == ([*zip(*columns, strict=True)] if columns else [()] * count)
+
+
+@pytest.mark.parametrize("data", [[[1]], [[1, 2], [3]], [[1, 2, 3]], [{"a": 1, "b": 2}], [7], 7, None])
+def test_rows_that_do_not_fit_their_header_are_not_guessed(data: Any) -> None:
+    selection = Selection(["b"])
+    good = json.dumps({"dataframe_split": {"columns": ["a", "b"], "data": [[1, 2], [3, 4]]}}).encode()
+    assert selection.of(good, Form.JSON) == [(2,), (4,)]
+    with pytest.raises(Unreadable):
+        selection.of(json.dumps({"dataframe_split": {"columns": ["a", "b"], "data": data}}).encode(), Form.JSON)
+    assert selection.of(good, Form.JSON) == [(2,), (4,)]
 
 
 @given(st.one_of(st.binary(max_size=60), documents))
@@ -124,14 +153,15 @@ def test_no_body_breaks_the_readers(value: Any) -> None:
     body = value if isinstance(value, bytes) else json.dumps(value).encode()
     for form in Form:
         first_row(body, form)
-        for read in (rows_of, predictions_of):
+        for read in (rows_of, predictions_of, Selection("ab").of):
             refuses(read, body, form)
     for name in ("dataframe_split", "dataframe_records", "inputs", "instances", "outputs", "predictions"):
         if not isinstance(value, bytes):
             wrapped = json.dumps({name: value}).encode()
             first_row(wrapped, Form.JSON)
-            refuses(rows_of, wrapped, Form.JSON)
-            refuses(rows_of, wrapped, Form.OIP)
+            for read in (rows_of, Selection("ab").of):
+                refuses(read, wrapped, Form.JSON)
+                refuses(read, wrapped, Form.OIP)
             refuses(predictions_of, wrapped, Form.OIP)
 
 

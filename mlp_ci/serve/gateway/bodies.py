@@ -10,12 +10,13 @@ import csv
 import io
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 
 class Form(IntEnum):
@@ -31,6 +32,10 @@ class Unreadable(Exception):
     """The body does not hold rows that can be told apart."""
 
 
+# What reading a body raises that is not as its form wants it.
+_NOT_AS_EXPECTED = (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError)
+
+
 @dataclass(frozen=True, slots=True)
 class Rows:
     """Named columns of equal length; none for a tensor without names."""
@@ -43,8 +48,57 @@ def rows_of(body: bytes, form: Form) -> Rows:
     """The rows of a request; raises Unreadable."""
     try:
         return _READERS[form](body)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
+    except _NOT_AS_EXPECTED as error:
         raise Unreadable(str(error)) from error
+
+
+class Selection:
+    """Some columns of requests, row by row. What is not selected is let go of as soon as a body has been read.
+
+    Requests that follow each other mostly name the same columns in the same order: where those stand is looked up once.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(names)
+        self._header: Any = None
+        self._pick: Callable[[Any], tuple[Any, ...]] = tuple
+
+    def of(self, body: bytes, form: Form) -> list[tuple[Any, ...]]:
+        """A tuple for each row, with None for a column that the request does not have; raises Unreadable."""
+        if form is not Form.JSON:
+            return self._turned(rows_of(body, form))
+        try:
+            document = orjson.loads(body)
+            if "dataframe_split" in document:
+                return self._split(document["dataframe_split"])
+            return self._turned(_rows(document))
+        except _NOT_AS_EXPECTED as error:
+            raise Unreadable(str(error)) from error
+
+    def _split(self, split: Any) -> list[tuple[Any, ...]]:
+        header, data = split["columns"], split["data"]
+        if header != self._header:
+            self._look_up(header)
+        width = len(header)
+        for row in data:
+            if len(row) != width:
+                msg = "a row has another length than the header"
+                raise Unreadable(msg)
+        return list(map(self._pick, data))
+
+    def _look_up(self, header: Any) -> None:
+        places = {name: place for place, name in enumerate(header)}
+        found = [places.get(name) for name in self.names]
+        if len(found) > 1 and None not in found:  # of one place, itemgetter makes no tuple
+            self._pick = itemgetter(*found)
+        else:
+            self._pick = lambda row: tuple([None if place is None else row[place] for place in found])
+        self._header = header
+
+    def _turned(self, rows: Rows) -> list[tuple[Any, ...]]:
+        missing = (None,) * rows.count
+        columns = [rows.columns.get(name) or missing for name in self.names]
+        return list(zip(*columns, strict=True)) if columns else [()] * rows.count
 
 
 def first_row(body: bytes, form: Form) -> Mapping[str, Any]:
@@ -57,7 +111,7 @@ def first_row(body: bytes, form: Form) -> Mapping[str, Any]:
             inputs = orjson.loads(body)["inputs"]
             return {str(one["name"]): _flat(one["data"][:1])[0] for one in inputs}
         return _first_json(orjson.loads(body)) if form is Form.JSON else {}
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+    except _NOT_AS_EXPECTED:
         return {}
 
 
@@ -85,13 +139,16 @@ def predictions_of(body: bytes, form: Form) -> list[Any]:
         if not isinstance(predictions, list):
             msg = "predictions are no list"
             raise Unreadable(msg)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except _NOT_AS_EXPECTED as error:
         raise Unreadable(str(error)) from error
     return predictions
 
 
 def _json(body: bytes) -> Rows:
-    document = orjson.loads(body)
+    return _rows(orjson.loads(body))
+
+
+def _rows(document: Any) -> Rows:
     if "dataframe_split" in document:
         split = document["dataframe_split"]
         data = split["data"]

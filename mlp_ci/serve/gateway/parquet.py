@@ -13,6 +13,7 @@ import socket
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -20,7 +21,6 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mlp_ci.serve.gateway.bodies import Rows
     from mlp_ci.serve.gateway.plan import LogPlan
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -28,47 +28,31 @@ _sequence = iter(range(2**62))
 # Pods that share a volume may share process numbers; their names differ.
 _HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:60]
 
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """One answered request, as the log keeps it. ``ts`` is in seconds since the epoch, by the project's clock."""
-
-    ts: float
-    request_id: str
-    version: int
-    arm: str
-    latency_ms: float
+# One answered request: its moment in seconds since the epoch (by the project's clock), id, version, arm, milliseconds.
+Fact = tuple[float, str, int, str, float]
 
 
 @dataclass
 class Part:
-    """The rows of one hour that are not on disk yet, column by column."""
+    """The rows of one hour that are not on disk yet, as they came; they become columns all at once, at the end."""
 
     plan: LogPlan
-    count: int = 0
-    ts: list[int] = field(default_factory=list)  # microseconds
-    request_id: list[str] = field(default_factory=list)
-    version: list[int] = field(default_factory=list)
-    arm: list[str] = field(default_factory=list)
-    latency_ms: list[float] = field(default_factory=list)
-    inputs: dict[str, list[Any]] = field(default_factory=dict)
-    prediction: list[Any] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)  # rows of each request
+    inputs: list[tuple[Any, ...]] = field(default_factory=list)  # the agreed columns of each row
+    predictions: list[Any] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.inputs = {name: [] for name in self.plan.columns}
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return len(self.predictions)
 
-    def add(self, one: Written, rows: Rows, predictions: Sequence[Any]) -> None:
-        """Take the rows of one request; of its inputs only the agreed columns."""
-        n = rows.count
-        self.count += n
-        self.ts += [round(one.ts * 1e6)] * n
-        self.request_id += [one.request_id] if n == 1 else [f"{one.request_id}-{i}" for i in range(n)]
-        self.version += [one.version] * n
-        self.arm += [one.arm] * n
-        self.latency_ms += [one.latency_ms] * n
-        self.prediction += predictions
-        for name, values in self.inputs.items():
-            values.extend(rows.columns.get(name) or (None,) * n)
+    def add(self, fact: Fact, rows: Sequence[tuple[Any, ...]], predictions: Sequence[Any]) -> None:
+        """Take the rows of one request, of each the agreed columns."""
+        self.facts.append(fact)
+        self.sizes.append(len(rows))
+        self.inputs += rows
+        self.predictions += predictions
 
     def write(self, hour: int) -> None:
         """Write the part of an hour (hours since the epoch); raises OSError where the disk refuses."""
@@ -80,7 +64,9 @@ class Part:
         name = f"part-{time.time_ns()}-{_HOST}-{os.getpid()}-{next(_sequence)}.parquet"
         scratch = folder / f".{name}"
         try:
-            parquet.write_table(self.table(), scratch, compression="zstd")
+            # Ids and measured numbers hardly ever come twice: a dictionary of them would only cost time.
+            alike = ["version", "arm", *(name for name, kind in plan.columns.items() if kind != "float")]
+            parquet.write_table(self.table(), scratch, compression="zstd", use_dictionary=alike)
             scratch.replace(folder / name)
         except BaseException:
             scratch.unlink(missing_ok=True)
@@ -91,19 +77,35 @@ class Part:
 
         A value that does not fit its column's type becomes null: the model saw it, and refused or coerced it.
         """
+        import numpy as np
         import pyarrow as pa
 
+        def each(place: int, kind: type) -> Any:
+            """The requests' facts, once for each of their rows."""
+            return np.repeat(np.fromiter(map(itemgetter(place), self.facts), kind, len(self.facts)), self.sizes)
+
+        columns = enumerate(self.plan.columns.items())
         return pa.table(
             {
-                "ts": pa.array(self.ts, pa.timestamp("us")),
-                "request_id": pa.array(self.request_id, pa.string()),
-                "version": pa.array(self.version, pa.int32()),
-                "arm": pa.array(self.arm, pa.string()),
-                "latency_ms": pa.array(self.latency_ms, pa.float64()),
-                **{name: _typed(values, self.plan.columns[name]) for name, values in self.inputs.items()},
-                "prediction": _predicted(self.prediction),
+                "ts": pa.array(np.rint(each(0, float) * 1e6).astype(np.int64).view("datetime64[us]")),
+                "request_id": pa.array(self._ids(), pa.string()),
+                "version": pa.array(each(2, int), pa.int32()),
+                "arm": pa.array(each(3, object), pa.string()),
+                "latency_ms": pa.array(each(4, float)),
+                **{name: _typed(list(map(itemgetter(n), self.inputs)), kind) for n, (name, kind) in columns},
+                "prediction": _predicted(self.predictions),
             }
         )
+
+    def _ids(self) -> list[str]:
+        """The requests' ids; rows that came together have their number behind it."""
+        found: list[str] = []
+        for fact, size in zip(self.facts, self.sizes, strict=True):
+            if size == 1:
+                found.append(fact[1])
+            else:
+                found += [f"{fact[1]}-{n}" for n in range(size)]
+        return found
 
 
 def _predicted(values: list[Any]) -> Any:

@@ -1,9 +1,10 @@
 """Reads what the gateway hands over, in a process of its own: ``python -m mlp_ci.serve.gateway.recorder FD``.
 
 It writes the prediction log, counts predictions by bins, and compares those of shadows. A process, not a thread:
-reading JSON holds the interpreter, and each request would wait for it. A part is written within a second of its first
-row; when the gateway ends, however it ends, the socket ends, and what is left in it is written. It ignores the signals
-that end the gateway, so that nothing is lost when all processes of a session get one.
+reading JSON holds the interpreter, and each request would wait for it. What comes is kept for a tenth of a second and
+then read in one go, so that a row costs less. A part is written within a second of its first row; when the gateway
+ends, however it ends, the socket ends, and what is left in it is written. It ignores the signals that end the gateway,
+so that nothing is lost when all processes of a session get one.
 """
 
 from __future__ import annotations
@@ -15,23 +16,26 @@ import signal
 import socket
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mlp_ci.serve.gateway.bodies import Form, Rows, Unreadable, predictions_of, rows_of
-from mlp_ci.serve.gateway.parquet import Part, Written
+from mlp_ci.serve.gateway.bodies import Form, Selection, Unreadable, predictions_of
+from mlp_ci.serve.gateway.parquet import Fact, Part
 from mlp_ci.serve.gateway.plan import LogPlan
 from mlp_ci.serve.measured import LABELS, OTHER, prediction_bin
 
-FLUSH_EVERY = 0.85  # seconds from a part's first row; the promise is one
+FLUSH_EVERY = 0.75  # seconds from a part's first row; with GATHER and the gateway's own wait, the promise is one
 FLUSH_ROWS = 20_000
-TELL_EVERY = 0.1
+GATHER = 0.1  # seconds in which what comes is only kept: a long run over many entries is cheaper than many short ones
+GATHER_BYTES = 1 << 20  # that are not kept for that long
 SAME = 1e-6  # of the larger number: what two machines may differ by
 STEPS = (1e-4, 1e-3, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0)  # bins of differences
 HEADER = 4  # bytes that give a frame's length
+FORMS = tuple(Form)
+Key = tuple[int, int, str]  # of a log: its number; version, arm
 
 
 @dataclass
@@ -39,7 +43,8 @@ class Book:
     """What is known of one log: the plan, the rows by hour, and what became of them."""
 
     plan: LogPlan | None
-    parts: dict[int, Part] = field(default_factory=dict)
+    selection: Selection = field(default_factory=lambda: Selection(()))
+    parts: dict[int, Part] = field(default_factory=dict)  # by hours since the epoch
     written: int = 0
     lost: int = 0
     skipped: int = 0
@@ -50,8 +55,8 @@ class Recorder:
     """Everything that was handed over, and its sums since the start."""
 
     books: dict[int, Book] = field(default_factory=dict)
-    bins: dict[tuple[int, int, str], Counter[str]] = field(default_factory=dict)
-    compared: dict[tuple[int, int, str], list[Any]] = field(default_factory=dict)  # rows, different ones, bins
+    bins: dict[Key, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    compared: dict[Key, list[Any]] = field(default_factory=dict)  # rows, different ones, bins
     settled: int = 0  # entries whose fate is certain
     unsettled: int = 0
     rows: int = 0
@@ -60,23 +65,39 @@ class Recorder:
     def take(self, entry: tuple[Any, ...]) -> None:
         """One plan, or one answered request."""
         if entry[0] == "plan":
-            _, number, root, columns, model, stage = entry
-            if root:
-                import_module("pyarrow.parquet")  # half a second that no row should wait for
-            self.books[number] = Book(LogPlan(Path(root), model, stage, columns) if root else None)
+            self._plan(entry)
             return
-        _, number, version, arm, form, body, answer, logged, beside = entry
+        _, number, version, arm, code, body, answer, logged, beside = entry
         self.unsettled += 1
+        form = FORMS[code]
         try:
-            predictions = predictions_of(answer, Form(form))
+            predictions = predictions_of(answer, form)
         except Unreadable:
-            self.books[number].skipped += bool(logged)
+            self.books[number].skipped += logged is not None
             return
-        self._count(number, version, arm, predictions)
+        key = (number, version, arm)
+        _count(self.bins[key], predictions)
         if beside is not None:
-            self._compare((number, version, arm), predictions, beside, Form(form))
-        if logged:
-            self._log(self.books[number], (version, arm, *logged), (body, Form(form)), predictions)
+            self._compare(key, predictions, beside, form)
+        if logged is not None:
+            ts, request_id, latency_ms = logged
+            self._log(self.books[number], (ts, request_id, version, arm, latency_ms), (body, form), predictions)
+
+    def _plan(self, entry: tuple[Any, ...]) -> None:
+        _, number, root, columns, model, stage = entry
+        if root:
+            plan = LogPlan(Path(root), model, stage, columns)
+            import_module("pyarrow.parquet")
+            Part(plan).table()  # pyarrow imports pandas with the first one: a second in all that no row should wait for
+            self.books[number] = Book(plan, Selection(columns))
+        else:
+            self.books[number] = Book(None)
+
+    def take_all(self, batches: list[list[tuple[Any, ...]]]) -> None:
+        """Take all entries of all batches."""
+        for entries in batches:
+            for entry in entries:
+                self.try_to_take(entry)
 
     def try_to_take(self, entry: tuple[Any, ...]) -> None:
         """Take an entry; one that nobody thought of is lost and said, and the next ones are not."""
@@ -86,15 +107,7 @@ class Recorder:
             self.books.setdefault(int(entry[1]), Book(None)).lost += 1
             print(f"a request cannot be recorded: {error!r}", file=sys.stderr, flush=True)
 
-    def _count(self, number: int, version: int, arm: str, predictions: list[Any]) -> None:
-        bins = self.bins.setdefault((number, version, arm), Counter())
-        for value in predictions:
-            name = prediction_bin(value)
-            if name not in bins and name[0] == "=" and len(bins) >= LABELS:
-                name = OTHER
-            bins[name] += 1
-
-    def _compare(self, key: tuple[int, int, str], predictions: list[Any], beside: bytes, form: Form) -> None:
+    def _compare(self, key: Key, predictions: list[Any], beside: bytes, form: Form) -> None:
         try:
             answered = predictions_of(beside, form)
         except Unreadable:
@@ -106,24 +119,27 @@ class Recorder:
             sums[1] += name != "same"
             sums[2][name] += 1
 
-    def _log(self, book: Book, facts: tuple[Any, ...], request: tuple[bytes, Form], predictions: list[Any]) -> None:
+    def _log(self, book: Book, fact: Fact, request: tuple[bytes, Form], predictions: list[Any]) -> None:
         if book.plan is None:
             return
-        version, arm, ts, request_id, latency_ms = facts
         try:
-            rows = rows_of(*request) if book.plan.columns else Rows({}, len(predictions))
+            rows = book.selection.of(*request) if book.selection.names else [()] * len(predictions)
         except Unreadable:
             book.skipped += 1
             return
-        if rows.count != len(predictions):
+        if len(rows) != len(predictions):
             book.skipped += 1
+            return
+        if not rows:
             return
         if not self.rows:
             self.since = time.monotonic()
-        hour = int(ts // 3600)
-        part = book.parts.get(hour) or book.parts.setdefault(hour, Part(book.plan))
-        part.add(Written(ts, request_id, version, arm, latency_ms), rows, predictions)
-        self.rows += rows.count
+        hour = int(fact[0] // 3600)
+        part = book.parts.get(hour)
+        if part is None:
+            part = book.parts[hour] = Part(book.plan)
+        part.add(fact, rows, predictions)
+        self.rows += len(rows)
 
     @property
     def wait(self) -> float:
@@ -157,6 +173,14 @@ class Recorder:
                 "compared": {k: (v[0], v[1], dict(v[2])) for k, v in self.compared.items()},
             }
         )
+
+
+def _count(bins: Counter[str], predictions: list[Any]) -> None:
+    for value in predictions:
+        name = prediction_bin(value)
+        if name not in bins and name[0] == "=" and len(bins) >= LABELS:
+            name = OTHER
+        bins[name] += 1
 
 
 def difference_bin(one: Any, other: Any) -> str:
@@ -204,26 +228,54 @@ class Frames:
         return found
 
 
+class Inbox:
+    """What came and was not looked at yet."""
+
+    def __init__(self) -> None:
+        self.frames = Frames()
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._since = 0.0
+
+    def put(self, data: bytes) -> None:
+        """Keep what came."""
+        if not self._pieces:
+            self._since = time.monotonic()
+        self._pieces.append(data)
+        self._size += len(data)
+
+    @property
+    def wait(self) -> float:
+        """Seconds until it should be looked at."""
+        if self._size >= GATHER_BYTES:
+            return 0.0
+        return max(0.0, self._since + GATHER - time.monotonic()) if self._pieces else math.inf
+
+    def empty(self) -> list[Any]:
+        """The frames that are complete."""
+        found = self.frames.feed(b"".join(self._pieces))
+        self._pieces, self._size = [], 0
+        return found
+
+
 def run(link: socket.socket) -> None:
     """Take what comes until the gateway is gone, and write it."""
-    recorder, frames, told, tell_at = Recorder(), Frames(), b"", 0.0
+    recorder, inbox, told = Recorder(), Inbox(), b""
     link.setblocking(False)
     while True:
-        patience = min(recorder.wait, TELL_EVERY if tell_at else 60.0)
-        readable, _, _ = select.select([link], [], [], patience)
+        readable, _, _ = select.select([link], [], [], min(recorder.wait, inbox.wait, 60.0))
         if readable:
             data = link.recv(1 << 20)
             if not data:
                 break
-            for entries in frames.feed(data):
-                for entry in entries:
-                    recorder.try_to_take(entry)
-            tell_at = tell_at or time.monotonic() + TELL_EVERY
-        if recorder.wait == 0.0:
+            inbox.put(data)
+        if due := inbox.wait == 0.0:
+            recorder.take_all(inbox.empty())
+        if full := recorder.wait == 0.0:
             recorder.flush()
-            tell_at = tell_at or time.monotonic()
-        if tell_at and time.monotonic() >= tell_at:
-            tell_at, told = 0.0, _tell(link, recorder, told)
+        if due or full:
+            told = _tell(link, recorder, told)
+    recorder.take_all(inbox.empty())
     recorder.flush()
     _tell(link, recorder, told)
 
