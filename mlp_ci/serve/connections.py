@@ -32,7 +32,7 @@ _PAST_ITS_TIME = {
 }
 
 
-RECENT, PARTING = 1.0, 0.3  # seconds: who asked so lately is given so long to ask once more when all ends
+RECENT, PARTING = 1.0, 0.3  # seconds: who came or asked so lately is given so long to ask when all ends
 
 
 class Waiting(Enum):
@@ -60,7 +60,7 @@ class Connection(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: what came before is answered
         self.limits = self.config.limits
         self.refused = False
-        self.asked = float("-inf")  # when the last request was complete
+        self.asked = self.loop.time()  # when it came, or its last request was complete
         self.unread_since: float | None = None
         self._expect(Waiting.HEAD, self.limits.head)
         if len(self.connections) > self.limits.connections:
@@ -103,7 +103,7 @@ class Connection(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Asked to end: closes once nothing is under way.
 
-        A client that asks again and again has the next request on its way, which closing now would fail.
+        A client that has just come, or asks again and again, has a request on its way, which closing now would fail.
         """
         if self.loop.time() - self.asked < RECENT:
             self.loop.call_later(PARTING, super().shutdown)
