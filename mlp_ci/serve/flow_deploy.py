@@ -6,13 +6,14 @@ done. Killed anywhere, the same command finishes; a stage that is refused leaves
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from mlp_ci.errors import InputError, MlpError, NothingToDo, RolloutAborted
+from mlp_ci.errors import InputError, MlpError, NothingToDo, OutsideError, RolloutAborted
 from mlp_ci.report import Finding, Outcome, Report, Table
 from mlp_ci.serve import artefacts
 from mlp_ci.serve.announcing import alias_finding, announce
@@ -236,6 +237,8 @@ def _keep(job: Job, place: Place, entry: StageEntry, fact: LiveFact) -> Done:
     if not _still(job, place, entry):
         job.target.tidy(place)
         return Done([*findings, _last_word(place)])
+    with contextlib.suppress(OutsideError), one_rollout(place):
+        job.target.tidy(place)  # what a killed rollback or abort left running without traffic
     if job.target.announced(place) != entry.version:
         verdict = judged(job, place.stage)
         # It serves already; a freeze that began since does not keep its record from being finished.

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlp_ci import serve
+from mlp_ci import clock, serve
 from mlp_ci.errors import InputError, NothingToDo
 from mlp_ci.report import Outcome
 from mlp_ci.serve import flow_deploy, flow_rollout
 from mlp_ci.serve import state as states
-from mlp_ci.serve.asked import open_job
+from mlp_ci.serve.asked import Moved, open_job
 from mlp_ci.serve.rollout.progress import Phase
+from mlp_ci.serve.targets import Why
 from mlp_ci.serve.targets.local import local
 from tests.flows.paper import Paper
 from tests.flows.served import BETTER, DECIDED, GOOD, Scene, messages, scene, written
@@ -158,3 +159,25 @@ def test_the_smoke_file_is_the_one_of_the_default_branch_and_its_mistakes_move_n
         assert paper.moves == [GOOD]
         (said,) = [f.message for f in done.findings if f.check == "smoke" and f.message.startswith("it ")]
         assert said == "it answers all 2 questions of the smoke file"
+
+
+def test_what_a_killed_abort_left_running_ends_with_the_next_deploy(tmp_path: Path, mlflow_server: str) -> None:
+    with scene(tmp_path, mlflow_server, models=written, rollout=DECIDED) as flights:
+        paper, place = Paper(), flights.place("staging")
+
+        def deployed(version: int) -> flow_deploy.Done:
+            flights.promote(staging=version)
+            return flow_deploy.bring(replace(open_job(flights.ctx), target=paper), "staging")  # type: ignore[arg-type]
+
+        deployed(GOOD)
+        assert deployed(BETTER).rollout == "running"
+        paper.turn_back(place, GOOD, Why(reason="it lies", now=clock.now()))  # killed here: before what follows
+        state = states.read(place)
+        assert state
+        assert set(state.servers) == {GOOD, BETTER}
+        with pytest.raises(Moved):
+            flow_deploy.bring(replace(open_job(flights.ctx), target=paper), "staging")  # type: ignore[arg-type]
+        flow_deploy.bring(replace(open_job(flights.ctx), target=paper), "staging")  # type: ignore[arg-type]
+        state = states.read(place)
+        assert state
+        assert set(state.servers) == {GOOD}

@@ -40,7 +40,10 @@ class Stratum:
     canary: Seen = Seen()  # noqa: RUF009 - frozen
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "stable": self.stable.to_json(), "canary": self.canary.to_json()}
+        said = {**vars(self), "stable": self.stable.to_json(), "canary": self.canary.to_json()}
+        if not self.undecided:  # a supervisor that was started by an older mlp-ci has to read the rest
+            del said["undecided"]
+        return said
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Stratum:
