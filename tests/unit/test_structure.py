@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
+
+import pytest
 
 from mlp_ci import errors
 
+pytestmark = pytest.mark.xdist_group("structure")  # reading every module takes seconds: once, in one process
 PACKAGE = Path(errors.__file__).parent
 # A module may import from its own layer's package and from lower layers; the same layer only where listed.
 LAYERS = {
@@ -53,6 +57,11 @@ def modules() -> list[Path]:
     return [p for p in PACKAGE.rglob("*.py") if "_data" not in p.parts]
 
 
+@cache
+def nodes_of(path: Path) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def layer_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
@@ -60,7 +69,7 @@ def layer_of(path: Path) -> str:
 def imports_of(path: Path) -> set[str]:
     """The parts of mlp_ci that a module imports, whether at its top or inside a function."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         names = []
         if isinstance(node, ast.Import):
             names = [a.name for a in node.names]
@@ -101,7 +110,7 @@ def test_imports_inside_of_data_go_one_way() -> None:
     folder = PACKAGE / "data"
     for path in folder.rglob("*.py"):
         here = path.relative_to(folder).parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlp_ci.data."):
                 there = str(node.module).split(".")[2]
                 if there != here and DATA_LAYERS[there] >= DATA_LAYERS[here]:
@@ -122,7 +131,7 @@ def test_what_answers_and_what_judges_know_nothing_of_rollouts() -> None:
     wrong = []
     for part, allowed in SERVING_ALONE.items():
         for path in (PACKAGE / "serve" / part).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for node in nodes_of(path):
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mlp_ci.serve"):
                     module = str(node.module).removeprefix("mlp_ci.serve").removeprefix(".")
                     names = [module] if module else [alias.name for alias in node.names]
@@ -192,7 +201,7 @@ def test_every_heavy_library_has_one_user() -> None:
 
 def libraries_of(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes_of(path):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
@@ -204,7 +213,7 @@ def test_one_module_calls_git() -> None:
     """A list that begins with the word git is a command line."""
     callers = set()
     for path in modules():
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes_of(path):
             first = node.elts[0] if isinstance(node, ast.List) and node.elts else None
             if isinstance(first, ast.Constant) and first.value == "git":
                 callers.add(path.relative_to(PACKAGE).as_posix())
@@ -213,26 +222,36 @@ def test_one_module_calls_git() -> None:
 
 def test_every_module_is_used() -> None:
     """By an import, or by its name in a command line (``python -m``) or in a table of what is loaded late."""
-    texts = {path: path.read_text(encoding="utf-8") for path in modules()}
+    used_by: dict[str, set[Path]] = {}
+    for path in modules():
+        for name in modules_named(path):
+            used_by.setdefault(name, set()).add(path)
     unused = []
-    for path in texts:
+    for path in modules():
         if path.name in ("__init__.py", "__main__.py"):
             continue
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        package, name = ".".join(parts[:-1]), parts[-1]
-        imported = rf"from {re.escape(package)} import [^\n]*(?:\([^)]*)?\b{name}\b"
-        named = re.compile(rf"\b{re.escape(package)}\.{name}\b|{imported}|\"{name}\"")
-        if not any(named.search(text) for other, text in texts.items() if other != path):
+        if not (used_by.get(".".join(parts), set()) | used_by.get(parts[-1], set())) - {path}:
             unused.append(".".join(parts))
     assert not unused
 
 
+def modules_named(path: Path) -> set[str]:
+    """Full names of all that a module imports or writes into a string, and every string that is one word."""
+    found: set[str] = set()
+    for node in nodes_of(path):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found |= {node.value, *re.findall(r"\bmlp_ci(?:\.\w+)+", node.value)}
+    return found
+
+
 def test_no_relative_imports() -> None:
     relative = [
-        str(path)
-        for path in modules()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ImportFrom) and node.level
+        str(path) for path in modules() for node in nodes_of(path) if isinstance(node, ast.ImportFrom) and node.level
     ]
     assert not relative
 
