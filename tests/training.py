@@ -7,7 +7,9 @@ import subprocess
 import sys
 import uuid
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
@@ -30,6 +32,63 @@ mlflow.sklearn.save_model(
 with open(os.environ["MLP_OUTPUT"] + "/metrics.json", "w") as stream:
     json.dump({"train_accuracy": model.score(X, y)}, stream)
 print("trained on", len(frame), "rows")
+"""
+
+# The same without the three seconds that scikit-learn, pandas and MLflow take to import here, and again to predict:
+# for tests of what goes on around the model. MLflow loads it by the code beside it.
+QUICK_TRAIN = """
+import csv, json, math, os, pathlib, platform
+import cloudpickle
+
+class Model:
+    classes_ = [0, 1]
+    def __init__(self, weights):
+        self.weights = weights
+    def predict_proba(self, X):
+        import numpy as np
+        one = 1 / (1 + np.exp(-X[list(self.weights)].to_numpy(dtype=float) @ list(self.weights.values())))
+        return np.column_stack([1 - one, one])
+    def predict(self, X):
+        return (self.predict_proba(X)[:, 1] > 0.5).astype(int)
+
+columns = ["x", "noise"]
+with open(os.environ["MLP_PARAMS"]) as stream:
+    c = float(stream.read().split(":")[1])
+with open(os.environ["MLP_DATA_TRAIN"]) as stream:
+    rows = [([float(row[name]) for name in columns], int(row["y"])) for row in csv.DictReader(stream)]
+weights = [0.0] * len(columns)
+for _ in range(100):
+    steps = [-w / (c * len(rows)) for w in weights]
+    for x, y in rows:
+        missed = y - 1 / (1 + math.exp(-sum(w * v for w, v in zip(weights, x))))
+        steps = [step + missed * v / len(rows) for step, v in zip(steps, x)]
+    weights = [w + step for w, step in zip(weights, steps)]
+right = sum((sum(w * v for w, v in zip(weights, x)) > 0) == y for x, y in rows)
+model = Model(dict(zip(columns, weights)))
+
+output = pathlib.Path(os.environ["MLP_OUTPUT"])
+(output / "model" / "code").mkdir(parents=True)
+(output / "model" / "model.pkl").write_bytes(cloudpickle.dumps(model))
+(output / "model" / "code" / "quick_model.py").write_text('''
+import pathlib, pickle
+
+class Around:
+    def __init__(self, model):
+        self.get_raw_model, self.predict = lambda: model, lambda rows, params=None: model.predict(rows)
+
+def _load_pyfunc(path):
+    return Around(pickle.loads((pathlib.Path(path) / "model.pkl").read_bytes()))
+''')
+inputs = json.dumps([{"type": "double", "name": name, "required": True} for name in columns])
+outputs = json.dumps([{"type": "tensor", "tensor-spec": {"dtype": "int64", "shape": [-1]}}])
+(output / "model" / "MLmodel").write_text(json.dumps({  # JSON is YAML
+    "flavors": {"python_function": {
+        "loader_module": "quick_model", "code": "code", "python_version": platform.python_version(),
+    }},
+    "signature": {"inputs": inputs, "outputs": outputs},
+}))
+(output / "metrics.json").write_text(json.dumps({"train_accuracy": right / len(rows)}))
+print("trained on", len(rows), "rows")
 """
 
 # The smallest folder that MLflow loads: no scikit-learn, no pandas, so that tests of the contract stay fast.
@@ -128,16 +187,46 @@ def make_repo(folder: Path, train: str = BARE_MODEL, *, remote: bool = False) ->
     }
     repo.write("model.yaml", yaml.safe_dump(spec, sort_keys=False))
     if remote:
-        repo.dvc("init", "-q")
-        (folder / "storage").mkdir()
-        repo.dvc("remote", "add", "-q", "-d", "storage", str(folder / "storage"))
-        repo.dvc("add", "-q", "data/train.csv", "data/test.csv")
-        repo.dvc("push", "-q")
+        for path, (mode, content) in _pushed().items():
+            file = folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content.replace(b"ELSEWHERE", str(folder / "storage").encode()))
+            file.chmod(mode)
     else:
         for name in ("train", "test"):
             track(repo, f"data/{name}.csv")
     repo.commit("Start the model")
     return repo
+
+
+@cache
+def _pushed() -> dict[str, tuple[int, bytes]]:
+    """Mode and content of the files that real DVC makes when it tracks and pushes the data; once for each process."""
+    with TemporaryDirectory(prefix="mlp-dvc-") as place:
+        repo = ModelRepo(path=Path(place) / "repo", name="")
+        repo.path.mkdir()
+        repo.git("init", "-q")
+        repo.write("data/train.csv", rows(600, 1))
+        repo.write("data/test.csv", rows(400, 2))
+        storage = Path(place) / "storage"
+        storage.mkdir()
+        repo.dvc("init", "-q")
+        repo.dvc("remote", "add", "-q", "-d", "storage", str(storage))
+        repo.dvc("add", "-q", "data/train.csv", "data/test.csv")
+        repo.dvc("push", "-q")
+        config = repo.path / ".dvc/config"
+        config.write_text(config.read_text().replace(str(storage), "ELSEWHERE"))
+        made = [*storage.rglob("*"), *repo.path.glob("data/*"), *repo.path.glob(".dvc*"), config]
+        made += [repo.path / ".dvc/.gitignore", *repo.path.glob(".dvc/cache/**/*")]
+        files = {file for file in made if file.is_file()}
+        return {str(f.relative_to(place)): (f.stat().st_mode & 0o777, f.read_bytes()) for f in files}
+
+
+def begin_dvc(repo: ModelRepo, storage: Path) -> None:
+    """What ``dvc init`` and ``dvc remote add`` leave there, with its remote at ``storage``."""
+    for path, (_, content) in _pushed().items():
+        if path in {"repo/.dvcignore", "repo/.dvc/.gitignore", "repo/.dvc/config"}:
+            repo.write(path.removeprefix("repo/"), content.decode().replace("ELSEWHERE", str(storage)))
 
 
 def track(repo: ModelRepo, path: str) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
 
 import duckdb
 import pytest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MODEL = """\
 apiVersion: mlp-ci/v1
@@ -58,11 +59,12 @@ def write(repo: Path, name: str, select: str) -> None:
     duckdb.connect().execute(f"COPY ({select}) TO '{repo / 'data' / name}' (FORMAT parquet)")
 
 
-@pytest.fixture
-def repo(tmp_path: Path) -> Path:
-    repo = tmp_path / "author"
+@cache
+def published(place: Path) -> Path:
+    """A folder with the repository `author` and its remote; once, for all tests to copy."""
+    repo = Path(mkdtemp(prefix="published-", dir=place)) / "author"
     (repo / "data").mkdir(parents=True)
-    (tmp_path / "remote").mkdir()
+    (repo.parent / "remote").mkdir()
     run(repo, "git", "init", "-q")
     run(repo, "dvc", "init", "-q")
     run(repo, "dvc", "remote", "add", "-q", "-d", "store", "../remote")
@@ -70,7 +72,13 @@ def repo(tmp_path: Path) -> Path:
     write(repo, "train.parquet", ROWS.format(start=0, end=400))
     write(repo, "test.parquet", ROWS.format(start=400, end=500))
     publish(repo)
-    return repo
+    return repo.parent
+
+
+@pytest.fixture
+def repo(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shutil.copytree(published(tmp_path_factory.getbasetemp()), tmp_path, dirs_exist_ok=True)
+    return tmp_path / "author"
 
 
 @pytest.fixture
