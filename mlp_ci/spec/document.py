@@ -139,7 +139,13 @@ def _refuse_conflicts(document: Document) -> None:
 
 def _compose(document: Document, text: str) -> yaml.Node | None:
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEPTH_LIMIT + 1:  # said here already: the parser takes minutes for a page of brackets
+                at = event.start_mark
+                mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
+                raise SpecError([document.problem(f"nested deeper than {DEPTH_LIMIT} levels", mark)])
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 at = event.start_mark
                 mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)

@@ -109,6 +109,15 @@ def test_bytes_that_are_not_utf8_and_files_that_are_huge() -> None:
         parse_model(b"")
 
 
+@pytest.mark.parametrize("opening", [b"[", b"{", b"- ", b"{a: "])
+def test_what_is_nested_too_deeply_is_refused_where_it_gets_too_deep(opening: bytes) -> None:
+    """A page of brackets in a pull request took the parser minutes."""
+    with pytest.raises(SpecError) as caught:
+        parse_model(opening * (20_000 // len(opening)))
+    assert caught.value.problems[0].line == 1
+    assert "nested" in caught.value.problems[0].what
+
+
 def test_promotion_digests_and_versions() -> None:
     good = f'apiVersion: mlp-ci/v1\nmodel: m\nstages:\n  staging: {{version: 1, digest: "{DIGEST}"}}\n'
     assert parse_promotion(good.encode()).stages["staging"].version == 1
