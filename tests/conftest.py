@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -17,11 +18,16 @@ from hypothesis import settings
 
 from tests.forks import Forks
 
+# Several test processes share few processors: threads of numerical libraries would only wait for each other, spinning.
+for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_threads, "1")
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost", "0.0.0.0"}
+_HOMES = itertools.count()
 OUR_NETS = ["127."]  # and those that a test gives this machine for a while
 
 
@@ -66,9 +72,13 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     for name in list(os.environ):
         if name.startswith(("GITHUB_", "GH_", "MLFLOW_", "MLP_", "DVC_", "RUNNER_", "ACTIONS_")):
             monkeypatch.delenv(name)
-    home = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.getbasetemp() / f"home-{next(_HOMES)}"  # `mktemp` would look at all that are there
+    home.mkdir(mode=0o700)
     config = home / ".gitconfig"
-    config.write_text("[user]\nname = Test\nemail = test@example.com\n[init]\ndefaultBranch = main\n")
+    config.write_text(
+        "[user]\nname = Test\nemail = test@example.com\n[init]\ndefaultBranch = main\n"
+        "[core]\nfsync = none\n[gc]\nauto = 0\n[maintenance]\nauto = false\n"
+    )
     for name in ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
         monkeypatch.setenv(name, str(home))
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
@@ -131,7 +141,8 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    for _ in range(600):
+    deadline = time.monotonic() + 240  # on a machine that others keep busy; in peace it takes four seconds
+    while time.monotonic() < deadline:
         if server.poll() is not None:
             pytest.fail(f"MLflow did not start:\n{log.read_text()[-2000:]}")
         try:
@@ -139,4 +150,4 @@ def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
                 return
         except OSError:
             time.sleep(0.1)
-    pytest.fail("MLflow did not answer within a minute")
+    pytest.fail("MLflow did not answer within four minutes")
