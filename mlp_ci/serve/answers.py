@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
 def values_of(function: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
-    """``function`` with its result as one JSON value per row; it then raises ValueError for NaN and infinity."""
+    """``function`` with its result as one JSON value per row."""
 
     def predict(rows: Any) -> list[Any]:
         return plain(function(rows))
@@ -20,7 +21,7 @@ def values_of(function: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
 def plain(result: Any) -> list[Any]:
     """One JSON value per row; a table of several columns becomes objects, of one column its values.
 
-    Raises ValueError for NaN and infinity, which JSON does not have, and TypeError for what is no data.
+    NaN and infinity stay what they are, and are written as null. Raises TypeError for what is no data.
     """
     if hasattr(result, "toarray"):  # a sparse matrix
         result = result.toarray()
@@ -34,14 +35,23 @@ def plain(result: Any) -> list[Any]:
             return next(iter(columns.values()))
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     kind = getattr(getattr(result, "dtype", None), "kind", None)
-    if kind == "f":
-        import numpy as np
-
-        if not np.isfinite(result).all():
-            msg = "the model answered with NaN or infinity, which JSON does not have"
-            raise ValueError(msg)
     values = result.tolist() if hasattr(result, "tolist") else list(result)
     return values if kind is not None and kind in "fiub" else _checked(values)
+
+
+def require_finite(values: list[Any]) -> None:
+    """Raises ValueError where a model answered a row with NaN or infinity, for those to whom that is no prediction."""
+    if {float}.issuperset(map(type, values)):
+        finite = all(map(math.isfinite, values))
+    else:
+        try:
+            json.dumps(values, allow_nan=False, default=json_value)
+            finite = True
+        except ValueError:
+            finite = False
+    if not finite:
+        msg = "the model answered with NaN or infinity, which is no prediction"
+        raise ValueError(msg)
 
 
 class Unwritable(Exception):
@@ -49,7 +59,7 @@ class Unwritable(Exception):
 
 
 def encoded(value: Any) -> bytes:
-    """JSON; raises Unwritable."""
+    """JSON, with null for NaN and infinity, which it does not have; raises Unwritable."""
     import orjson
 
     try:
@@ -59,12 +69,14 @@ def encoded(value: Any) -> bytes:
 
 
 def json_value(value: Any) -> Any:
-    """What JSON lacks a type for: times as ISO 8601, bytes as base64, numpy's values as Python's.
+    """What JSON lacks a type for: times as ISO 8601, bytes as base64, numpy's values as Python's, no time as null.
 
     Raises TypeError for all else.
     """
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
+    if type(value).__name__ in ("NaTType", "NAType"):  # pandas' own, which need not be there
+        return None
     if hasattr(value, "isoformat"):
         return value.isoformat()
     if hasattr(value, "tolist"):
@@ -74,6 +86,6 @@ def json_value(value: Any) -> Any:
 
 
 def _checked(values: list[Any]) -> list[Any]:
-    """Raises ValueError where JSON cannot hold them; slow, so not for arrays of numbers."""
-    json.dumps(values, allow_nan=False, default=json_value)
+    """Raises TypeError where JSON cannot hold them; slow, so not for arrays of numbers."""
+    json.dumps(values, default=json_value)
     return values

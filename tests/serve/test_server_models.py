@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlp_ci.errors import InputError
-from mlp_ci.serve.answers import plain
+from mlp_ci.serve.answers import plain, values_of
 from mlp_ci.serve.model import Loaded, load
 from mlp_ci.serve.payload import BadRequest, parse
 from mlp_ci.serve.server import inference
@@ -270,9 +270,36 @@ def test_answers_of_every_kind_become_plain_values() -> None:
     assert plain(pd.DataFrame({"p": [0.5, 1.0]})) == [0.5, 1.0]
     assert plain(pd.DataFrame({"p": [0.5], "q": ["x"]})) == [{"p": 0.5, "q": "x"}]
     assert plain({"p": np.array([1, 2]), "q": np.array(["x", "y"])}) == [{"p": 1, "q": "x"}, {"p": 2, "q": "y"}]
-    for bad in (np.array([1.0, np.nan]), [float("inf")], pd.DataFrame({"a": [1.0], "b": [np.nan]})):
-        with pytest.raises(ValueError, match=r"NaN|[Oo]ut of range|not JSON"):
-            plain(bad)
+    with pytest.raises(TypeError, match="nothing for object"):
+        plain([object()])
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (np.array([1.5, np.nan, -np.inf]), [1.5, None, None]),
+        ([1.5, float("nan")], [1.5, None]),
+        (np.array([[1.0, np.nan], [2.0, 3.0]]), [[1.0, None], [2.0, 3.0]]),
+        (pd.DataFrame({"a": [1.0], "b": [np.nan]}), [{"a": 1.0, "b": None}]),
+        (pd.DataFrame({"a": [1.0], "b": [pd.NaT]}), [{"a": 1.0, "b": None}]),
+    ],
+)
+def test_an_answer_that_is_no_number_is_null_and_spoils_no_other(answer: Any, expected: list[Any]) -> None:
+    loaded = Loaded(compile_signature(None), values_of(lambda _rows: answer), "test")
+    rows = Question(len(expected), None, ("a",), [[1]] * len(expected))
+    (found,) = answer_all(loaded, [rows])
+    assert isinstance(found, list)
+    assert json.loads(written(found)) == {"predictions": expected}
+
+
+def test_an_answer_that_is_no_number_stays_a_number_in_the_open_inference_protocol() -> None:
+    loaded = Loaded(compile_signature(None), values_of(lambda _rows: np.array([1.5, np.nan])), "test")
+    tensor = {"name": "a", "datatype": "FP64", "shape": [2], "data": [1, 2]}
+    asked = inference.reader(loaded.signature)(json.dumps({"inputs": [tensor]}).encode())
+    (found,) = answer_all(loaded, [asked.question])
+    assert isinstance(found, list)
+    (output,) = json.loads(inference.written(asked, found, "m", "1"))["outputs"]
+    assert (output["datatype"], output["data"]) == ("FP64", [1.5, None])
 
 
 SIGNATURE = compile_signature(

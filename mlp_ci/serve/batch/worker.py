@@ -118,6 +118,9 @@ def _predicted(predict: Any, frame: Any, settings: dict[str, Any]) -> list[Any]:
     if len(values) != len(frame):
         msg = f"the model gave {len(values):,} predictions for {len(frame):,} rows"
         raise ValueError(msg)
+    from mlp_ci.serve.answers import require_finite
+
+    require_finite(values)  # a table of predictions without some of them would pass for whole
     return values
 
 

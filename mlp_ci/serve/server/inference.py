@@ -198,8 +198,9 @@ def _text(value: Any) -> str:
     """One element of BYTES: text and times as they are, all else as JSON."""
     if isinstance(value, str):
         return value
-    if hasattr(value, "isoformat") or isinstance(value, bytes):
-        return str(json_value(value))
+    known = json_value(value) if hasattr(value, "isoformat") or isinstance(value, bytes) else None
+    if known is not None:
+        return str(known)
     return encoded(value).decode()
 
 

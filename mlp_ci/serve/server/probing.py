@@ -15,6 +15,7 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.serve.answers import require_finite
 from mlp_ci.serve.payload import BadRequest
 from mlp_ci.serve.server.batching import Question, predict
 from mlp_ci.serve.server.invocations import question_of
@@ -123,7 +124,7 @@ def _answers(loaded: Loaded, question: Question, rules: list[ColumnRule], value:
         rows.append(row)
     try:
         with warnings.catch_warnings(action="ignore"):  # that numbers overflow is what is asked
-            predict(loaded, [Question(len(rows), question.key, question.names, rows)])
+            require_finite(predict(loaded, [Question(len(rows), question.key, question.names, rows)]))
     except Exception:  # whatever the team's code raises
         return False
     return True
