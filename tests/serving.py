@@ -11,6 +11,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.predicting import save
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -70,6 +72,34 @@ def save_model(folder: Path, *, far_is_late: bool = True, fails: bool = False) -
         pip_requirements=["scikit-learn"],
         serialization_format="cloudpickle",
     )
+    return folder
+
+
+def save_rule(folder: Path, *, far_is_late: bool = True, fails: bool = False) -> Path:
+    """As :func:`save_model`, with a rule in place of a tree: no library is imported here, nor where it is served.
+
+    Its server starts two seconds of processor time sooner, so it is for tests of what goes on around the model.
+    """
+
+    class Rule:
+        classes_ = (0, 1)
+
+        def predict_proba(self, rows: Any) -> Any:
+            import numpy as np
+
+            if fails:
+                if (rows.hour == 7).any():
+                    msg = "division by cucumber"
+                    raise RuntimeError(msg)
+                return np.full((len(rows), 2), 0.5)
+            late = ((rows.distance > 2500) == far_is_late).to_numpy(dtype=float)
+            return np.column_stack([1 - late, late])
+
+    types = {"distance": "double", "hour": "long", "carrier": "string"}
+    save(folder, Rule(), [{"type": types[name], "name": name, "required": True} for name in COLUMNS])
+    example = {"columns": COLUMNS, "data": [[3184.8, 23, "AA"], [204.9, 19, "AA"]]}
+    (folder / "input_example.json").write_text(json.dumps(example))
+    (folder / "serving_input_example.json").write_text(json.dumps({"dataframe_split": example}))
     return folder
 
 

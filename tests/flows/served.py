@@ -21,7 +21,7 @@ from mlp_ci.serve.targets.local import local
 from mlp_ci.spec import PromotionSpec, StageEntry, parse_promotion, render_promotion
 from mlp_ci.tracking import Tracking, artifact_digest
 from tests import promotion
-from tests.serving import save_model
+from tests.serving import save_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,7 +74,7 @@ def trained(tracking_uri: str) -> dict[int, tuple[str, dict[str, str]]]:
 
 
 def _train(tracking: Tracking, experiment: str, folder: Path, number: int) -> tuple[str, dict[str, str]]:
-    model = save_model(folder / str(number) / "model", far_is_late=number == GOOD, fails=number == BROKEN)
+    model = save_rule(folder / str(number) / "model", far_is_late=number == GOOD, fails=number == BROKEN)
     return _store(tracking, experiment, model, number)
 
 

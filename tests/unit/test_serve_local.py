@@ -26,7 +26,7 @@ from mlp_ci.serve.targets import Release, Settings, target_of
 from mlp_ci.serve.targets.local import local
 from mlp_ci.spec.serve import Serve
 from mlp_ci.tracking import artifact_digest
-from tests.serving import LOGGED, ROW, Load, ask, body, save_model, slowness, wait_until
+from tests.serving import LOGGED, ROW, Load, ask, body, save_rule, slowness, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Release]:
     folder = tmp_path_factory.mktemp("models")
     made = {}
     for version in (1, 2):
-        artefact = save_model(folder / str(version), far_is_late=version == 1)
+        artefact = save_rule(folder / str(version), far_is_late=version == 1)
         made[version] = Release(version=version, digest=artifact_digest(artefact), artefact=artefact)
     return made
 
@@ -337,6 +337,35 @@ def test_a_python_that_is_gone_stops_no_other_process(place: Place, releases: di
     assert ask(port, body())[0] == 200
     with states.changing(place) as state:
         del state.servers[2]
+
+
+def test_what_a_newer_mlp_ci_adds_to_the_state_is_passed_over(place: Place, releases: dict[int, Release]) -> None:
+    go_live(place, releases[1])
+    text = json.loads(place.state_file.read_text())
+    text["servers"]["2"] = {**text["servers"]["1"], "version": 2, "python": "/gone/python", "colour": "blue"}
+    states.write_json(place.state_file, {**text, "moon": {"phase": "full"}})
+    log = place.folder / "logs" / "supervisor.log"
+    wait_until(lambda: "v2 cannot be started" in log.read_text())
+    fact = local.live(place)
+    assert fact
+    assert (fact.version, fact.running) == (1, True)
+    with states.changing(place) as state:
+        del state.servers[2]
+
+
+def test_a_state_that_nobody_can_read_stops_nothing_and_all_of_it_can_be_stopped(
+    place: Place, releases: dict[int, Release]
+) -> None:
+    port = go_live(place, releases[1])
+    text = place.state_file.read_text()
+    place.state_file.write_text("{")
+    log = place.folder / "logs" / "supervisor.log"
+    wait_until(lambda: "trying again" in log.read_text())
+    kill(place, "v1")
+    assert ask(port, body())[0] == 200, "restarted all the same"
+    reach.stop(place)
+    assert [name for name in ("v1", "gateway") if reach.runs(place, name)] == []
+    place.state_file.write_text(text)
 
 
 def test_before_anything_is_deployed_the_gateway_says_so(place: Place, releases: dict[int, Release]) -> None:
