@@ -85,6 +85,8 @@ def asked(address: str, user: str, content: bytes = b'{"inputs": [[1.0]]}') -> i
     headers = {"Content-Type": "application/json", "X-User": user}
     request = urllib.request.Request(f"{address}/invocations", content, headers)
     with urllib.request.urlopen(request, timeout=30) as answer:
+        # However many gateways it went through.
+        assert len(answer.headers.get_all("x-request-id")) == len(answer.headers.get_all("x-model-version")) == 1
         return int(json.load(answer)["predictions"][0])
 
 

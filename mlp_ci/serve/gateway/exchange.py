@@ -27,6 +27,7 @@ AGAIN = 0.05  # seconds between two rounds over servers that are down
 MIRRORED = 64  # requests under way to one shadow; it must not grow without end when it is slow
 # What the gateway says itself, and what an upstream must not be asked for: a compressed answer could not be logged.
 _NOT_PASSED = HOP_BY_HOP | {b"host", b"expect", b"accept-encoding", b"x-request-id", CHECK}
+_MARKS = (b"x-request-id:", b"x-model-version:")
 
 
 def head_of(request: Request, arm: Arm, target: bytes, request_id: str) -> bytes:
@@ -77,7 +78,8 @@ class Exchange:
         if not self.quiet:
             self._count(answer.status, now - self.sent)
         marks = b"x-request-id: %b\r\nx-model-version: %d\r\n" % (self.request_id.encode(), arm.version)
-        self.client.answer(answer.status, b"".join(answer.headers) + marks, answer.body)
+        told = [line for line in answer.headers if not line.startswith(_MARKS)]  # of another gateway behind this one
+        self.client.answer(answer.status, b"".join(told) + marks, answer.body)
         if self.quiet:
             return
         self.gateway.record(self, arm, answer, (now - self.began) * 1000)
