@@ -25,7 +25,7 @@ from mlp_ci.sandbox.forge.seed import Seed
 from mlp_ci.sandbox.forge.server import ForgeServer
 from mlp_ci.spec import Quarantined
 from mlp_ci.tracking import Tracking
-from tests.faults import KILLED, Fault, Injector, chosen
+from tests.faults import KILLED, Fault, Injector, chosen, is_read, pack, without_waiting
 from tests.promotion import DIGESTS, MODEL, World, entry, promotion, register_versions, running_world, world_seed
 
 DEPLOY = (
@@ -103,6 +103,11 @@ class Prepared:
     left: Any = None
 
 
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_waiting(monkeypatch)
+
+
 @contextmanager
 def from_copy(prepared: Prepared, scratch: Path) -> Iterator[tuple[World, Injector]]:
     """A forge in the prepared state, which may be spoilt."""
@@ -130,6 +135,7 @@ def prepare(tracking: Tracking, tmp_path_factory: pytest.TempPathFactory) -> Cal
             folder = tmp_path_factory.mktemp("prepared")
             with running_world(folder, FLOWS[name].seed, tracking.uri) as world:
                 FLOWS[name].prepare(world)
+            pack(folder)
             prepared = Prepared(FLOWS[name], folder, tracking.uri)
             with from_copy(prepared, folder.with_name(f"{folder.name}-undisturbed")) as (world, injector):
                 injector.arm(None)
@@ -231,6 +237,6 @@ def test_each_request_meets_each_fault(
 def test_the_writes_of_a_flow_survive_the_worst(prepare: Callable[[str], Prepared], tmp_path: Path, name: str) -> None:
     """A few of the cases, for every run of the tests: the last write lost, and the command killed at the first."""
     prepared = prepare(name)
-    writes = [i for i, r in enumerate(prepared.requests) if not r.startswith("GET ") and not r.endswith("/graphql")]
+    writes = [i for i, request in enumerate(prepared.requests) if not is_read(request)]
     cases = [(writes[-1], Fault.CUT), (writes[0], Fault.DIED)]
     assert not [w for i, f in cases if (w := check(prepared, tmp_path / f"{i}-{f.name}", i, f))]
