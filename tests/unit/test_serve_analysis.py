@@ -219,6 +219,15 @@ def test_categories_and_nan_among_predictions() -> None:
     assert constant.verdict is Verdict.INSUFFICIENT
 
 
+def test_a_missing_prediction_leaves_numbers_in_their_order() -> None:
+    """A shift is judged by the order of numbers; null, as NaN comes through JSON, must not make them categories."""
+    base, up = seen(90_000, predictions=spread_out(90_000)), spread_out(10_000, 0.05)
+    without = one(PREDICTIONS, step(base, seen(10_000, predictions=up)))
+    missing = one(PREDICTIONS, step(base, seen(10_001, predictions={**up, "none": 1})))
+    assert missing.effect == pytest.approx(without.effect, abs=0.001)
+    assert "total variation" not in missing.reason
+
+
 def test_rows_of_one_request_count_for_one() -> None:
     """A batch of a hundred like rows is no hundred observations."""
     rows = one(

@@ -196,12 +196,15 @@ def _subsets(count: int) -> np.ndarray:
     return found
 
 
+_MISSING = ("nan", "none")  # numbers that a model did not give: at the end of the order, and of a size of their own
+
+
 def _is_number(name: str) -> bool:
-    return name == "nan" or (name[:1] in ("p", "q", "n") and name[1:].isdigit())
+    return name in _MISSING or (name[:1] in ("p", "q", "n") and name[1:].isdigit())
 
 
 def _order(name: str) -> tuple[int, str]:
-    return (1, "") if name == "nan" else (0, name)
+    return (1, name) if name in _MISSING else (0, name)
 
 
 def _value(name: str) -> str:
