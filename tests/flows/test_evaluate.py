@@ -14,18 +14,19 @@ from mlp_ci.data.profiles.outcomes import Outcomes
 from mlp_ci.evaluate.importance import Importance
 from mlp_ci.monitor.estimate import estimate
 from mlp_ci.tracking import Tracking, connect
-from tests.training import FAST_TRAIN, ModelRepo, make_repo, rows, track
+from tests.training import FAST_TRAIN, QUICK_TRAIN, ModelRepo, make_repo, rows, track
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 Run = Callable[..., subprocess.CompletedProcess[str]]
+MADE = "model = Model(dict(zip(columns, weights)))"
 
 
 @pytest.fixture
 def repo(tmp_path: Path) -> ModelRepo:
-    return make_repo(tmp_path, FAST_TRAIN)
+    return make_repo(tmp_path, QUICK_TRAIN)
 
 
 @pytest.fixture
@@ -52,6 +53,7 @@ def trained(run: Run, repo: ModelRepo) -> str:
 
 
 def test_evidence_is_kept_with_the_run_and_made_once(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
+    repo.write("train.py", FAST_TRAIN)
     gates(
         repo,
         {"metric": "roc_auc", "min": 0.7, "versus": "production", "max_drop": 0.01},
@@ -168,12 +170,7 @@ class Picky:
         return (X["x"] > 0).astype(int)
 model = Picky()
 """
-    repo.write(
-        "train.py",
-        FAST_TRAIN.replace("mlflow.sklearn.save_model(", picky + "mlflow.sklearn.save_model(").replace(
-            "model.score(X, y)", "1.0"
-        ),
-    )
+    repo.write("train.py", QUICK_TRAIN.replace(MADE, picky))
     run_id = trained(run, repo)
     done = run("evaluate", repo)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -260,7 +257,8 @@ def test_held_out_data_of_one_class(repo: ModelRepo, run: Run) -> None:
 
 
 def test_a_model_that_cannot_predict_says_why(repo: ModelRepo, run: Run) -> None:
-    repo.write("train.py", FAST_TRAIN.replace('["x", "noise"]]', '["x", "noise", "id"]].assign(id=1.0)'))
+    text = QUICK_TRAIN.replace('["x", "noise"]', '["x", "noise", "id"]')
+    repo.write("train.py", text.replace("float(row[name])", 'float(row[name].rpartition("-")[2]) / 1000'))
     trained(run, repo)
     done = run("evaluate", repo)
     assert done.returncode == 2
@@ -281,12 +279,7 @@ class Spy:
         return (X["x"] > 0).astype(int)
 model = Spy()
 """
-    repo.write(
-        "train.py",
-        FAST_TRAIN.replace("mlflow.sklearn.save_model(", spy + "mlflow.sklearn.save_model(").replace(
-            "model.score(X, y)", "1.0"
-        ),
-    )
+    repo.write("train.py", QUICK_TRAIN.replace(MADE, spy))
     trained(run, repo)
     secrets = {
         "GITHUB_TOKEN": "ghs_verysecret1",

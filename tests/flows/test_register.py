@@ -11,7 +11,7 @@ import pytest
 
 from mlp_ci.context import load_context
 from mlp_ci.tracking import Tracking, connect
-from tests.training import FAST_TRAIN, ModelRepo, make_repo, track
+from tests.training import QUICK_TRAIN, ModelRepo, make_repo, track
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def repo(tmp_path: Path) -> ModelRepo:
-    return make_repo(tmp_path, FAST_TRAIN)
+    return make_repo(tmp_path, QUICK_TRAIN)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_next_model_is_compared_with_the_one_in_the_stage(repo: ModelRepo, r
     outputs(run("register", repo, "--format", "json"))
     tracking.set_alias(repo.name, "production", 1)
     repo.spec(evaluate={"gates": [{"metric": "roc_auc", "versus": "production", "max_drop": 0.005}]})
-    repo.write("train.py", FAST_TRAIN.replace('[["x", "noise"]]', '[["noise"]]'))
+    repo.write("train.py", QUICK_TRAIN.replace('["x", "noise"]', '["noise"]'))
     repo.commit("Forget what matters")
     outputs(run("train", repo, "--format", "json"))
     worse = run("evaluate", repo)
@@ -84,7 +84,7 @@ def test_the_next_model_is_compared_with_the_one_in_the_stage(repo: ModelRepo, r
     assert refused.returncode == 3
     assert "the gates did not pass" in refused.stderr
     assert len(tracking.versions(repo.name)) == 1
-    repo.write("train.py", FAST_TRAIN + "# as good as before\n")
+    repo.write("train.py", QUICK_TRAIN + "# as good as before\n")
     repo.commit("Remember it")
     evaluated(run, repo)
     assert outputs(run("register", repo, "--format", "json"))["version"] == "2"
@@ -136,7 +136,7 @@ def test_a_champion_that_cannot_be_tried(repo: ModelRepo, run: Run, tracking: Tr
         data={"columns": {"x": {"type": "float"}}},
         evaluate={"gates": [{"metric": "roc_auc", "min": 0.5, "versus": "production", "max_drop": 0.05}]},
     )
-    repo.write("train.py", FAST_TRAIN.replace('[["x", "noise"]]', '[["x"]]'))
+    repo.write("train.py", QUICK_TRAIN.replace('["x", "noise"]', '["x"]'))
     repo.commit("Do without noise")
     outputs(run("train", repo, "--format", "json"))
     done = run("evaluate", repo)

@@ -14,7 +14,7 @@ from mlp_ci.tracking import Tracking, connect
 from tests.pages import read
 from tests.promotion import MODEL as FORGE_MODEL
 from tests.promotion import World, running_world, world_seed
-from tests.training import FAST_TRAIN, ModelRepo, make_repo
+from tests.training import QUICK_TRAIN, ModelRepo, make_repo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def repo(tmp_path: Path) -> ModelRepo:
-    return make_repo(tmp_path, FAST_TRAIN)
+    return make_repo(tmp_path, QUICK_TRAIN)
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ from mlp_ci.tracking import Tracking
 from mlp_ci.train.command import stop_left_over
 from mlp_ci.train.key import train_key
 from tests.promotion import MODEL_YAML, World, running_world
+from tests.training import ModelRepo, begin_dvc, track
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,13 +110,6 @@ class Repo:
         return retrain(self.ctx, "production", force=force, reason=reason)
 
 
-def dvc(folder: Path, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-
-
 def set_clock(monkeypatch: pytest.MonkeyPatch, world: World, instant: str) -> None:
     file = world.folder / "clock"
     file.write_text(instant)
@@ -142,9 +136,10 @@ def repo(tmp_path: Path, mlflow_server: str, monkeypatch: pytest.MonkeyPatch) ->
         subprocess.run(
             [sys.executable, "refresh.py"], cwd=folder, check=True, env={**os.environ, "MLP_NOW": "2013-04-01"}
         )
-        dvc(folder, "init", "-q")
-        dvc(folder, "remote", "add", "-q", "-d", "store", str(tmp_path / "remote"))
-        dvc(folder, "add", "-q", "data/train.csv", "data/test.csv")
+        tracked = ModelRepo(path=folder, name=name)
+        begin_dvc(tracked, tmp_path / "remote")
+        track(tracked, "data/train.csv")
+        track(tracked, "data/test.csv")
         made = Repo(world, tracking, folder, name, "")
         (folder / "scratch.txt").unlink()
         made.git("add", "-A")
