@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from mlp_ci.errors import OutsideError
+from mlp_ci.serve.kept import known
 from mlp_ci.serve.rollout.progress import Phase, Progress
 from mlp_ci.serve.routing import gateway_plan
 
@@ -310,13 +311,13 @@ def to_json(state: State) -> dict[str, Any]:
 
 
 def from_json(raw: Mapping[str, Any]) -> State:
-    """The state from :func:`to_json`; raises KeyError, TypeError or ValueError for anything else."""
+    """The state from :func:`to_json`; raises KeyError, TypeError or ValueError where something lacks."""
     return State(
         **{
-            **raw,
-            "servers": {int(k): Server(**v) for k, v in raw["servers"].items()},
-            "arms": [Arm(**a) for a in raw["arms"]],
-            "held": [Held(**h) for h in raw["held"]],
+            **known(State, raw),
+            "servers": {int(k): Server(**known(Server, v)) for k, v in raw["servers"].items()},
+            "arms": [Arm(**known(Arm, a)) for a in raw["arms"]],
+            "held": [Held(**known(Held, h)) for h in raw["held"]],
             "reversal": _reversal(raw["reversal"]),
             "overtaken": [o for o in map(_reversal, raw.get("overtaken") or []) if o],
             "progress": Progress.from_json(raw["progress"]) if raw.get("progress") else None,
@@ -327,7 +328,8 @@ def from_json(raw: Mapping[str, Any]) -> State:
 def _reversal(raw: Mapping[str, Any] | None) -> Reversal | None:
     if raw is None:
         return None
-    return Reversal(**{**raw, "held": Held(**raw["held"]), "done": tuple(raw["done"])})
+    held = Held(**known(Held, raw["held"]))
+    return Reversal(**{**known(Reversal, raw), "held": held, "done": tuple(raw["done"])})
 
 
 def make(place: Place) -> None:

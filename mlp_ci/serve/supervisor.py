@@ -207,7 +207,7 @@ def supervise(place: Place) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     supervisor.adopt()
-    seen, state = 0, State(model=place.model, stage=place.stage)
+    seen, state = 0, None
     while True:
         if not place.state_file.exists():
             for child in supervisor.children.values():
@@ -217,14 +217,29 @@ def supervise(place: Place) -> None:
         try:
             changed = place.state_file.stat().st_mtime_ns
             if changed != seen:
-                seen, state = changed, read(place) or state
-            supervisor.turn(state)
-        except (OSError, OutsideError) as error:  # a full disk, a broken file: what runs must go on
-            print(f"trying again: {error}", file=sys.stderr)
+                state = read(place) or state
+                seen = changed
+            problem = ""
+        except (OSError, OutsideError) as error:
+            problem = str(error)
+        if supervisor.stopping:
+            state = state or State(model=place.model, stage=place.stage)
+        problem = problem if state is None else _turn(supervisor, state) or problem
+        if problem:  # a full disk, a broken file: what runs must go on
+            print(f"trying again: {problem}", file=sys.stderr)
             time.sleep(1)
-        if (supervisor.stopping or state.stopped) and not supervisor.children:
+        if (supervisor.stopping or (state and state.stopped)) and not supervisor.children:
             return
         time.sleep(TURN)
+
+
+def _turn(supervisor: Supervisor, state: State) -> str:
+    """One turn; what stood in its way."""
+    try:
+        supervisor.turn(state)
+    except OSError as error:
+        return str(error)
+    return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.serve.kept import known
 from mlp_ci.serve.measured import Seen
 
 if TYPE_CHECKING:
@@ -47,8 +48,10 @@ class Stratum:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Stratum:
-        """Raises KeyError, TypeError or ValueError for anything that :meth:`to_json` does not write."""
-        return cls(**{**raw, "stable": Seen.from_json(raw["stable"]), "canary": Seen.from_json(raw["canary"])})
+        """Raises KeyError, TypeError or ValueError where something lacks that :meth:`to_json` writes."""
+        return cls(
+            **{**known(cls, raw), "stable": Seen.from_json(raw["stable"]), "canary": Seen.from_json(raw["canary"])}
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,17 +139,17 @@ class Progress:
 
     @classmethod
     def from_json(cls, raw: Mapping[str, Any]) -> Progress:
-        """Raises KeyError, TypeError or ValueError for anything that :meth:`to_json` does not write."""
+        """Raises KeyError, TypeError or ValueError where something lacks that :meth:`to_json` writes."""
         return cls(
             **{
-                **raw,
+                **known(cls, raw),
                 "steps": tuple(int(s) for s in raw["steps"]),
                 "phase": Phase(raw["phase"]),
                 "baseline": {int(v): Seen.from_json(s) for v, s in raw["baseline"].items()},
                 "carried": Stratum.from_json(raw["carried"]) if raw.get("carried") else None,
                 "current": Stratum.from_json(raw["current"]) if raw.get("current") else None,
                 "past": tuple(Stratum.from_json(p) for p in raw["past"]),
-                "looks": tuple(Look(**look) for look in raw["looks"]),
+                "looks": tuple(Look(**known(Look, look)) for look in raw["looks"]),
                 "forecast": tuple(str(line) for line in raw.get("forecast", ())),
             }
         )
