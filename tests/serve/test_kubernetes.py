@@ -25,7 +25,7 @@ from mlp_ci.serve.targets.kubernetes import manifests
 from mlp_ci.serve.targets.kubernetes.api import APPLY
 from mlp_ci.tracking import artifact_digest
 from tests.api_server import write_kubeconfig
-from tests.serve.kube.stand import NAMESPACE, REGISTRY, Stand, real_cluster, stand_in_cluster
+from tests.serve.kube.stand import NAMESPACE, OUR_IMAGE, REGISTRY, Stand, real_cluster, stand_in_cluster
 from tests.serving import LOGGED, body, save_model, wait_until
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -275,4 +275,8 @@ def test_the_role_on_the_page_is_enough(real_server: Path, tmp_path: Path, monke
         begun = time.monotonic()
         assert target.turn_back(place, None, Why(reason="no", now=NOW))[1]
         assert time.monotonic() - begun < 60
+        target, by_user = stand.target(image=OUR_IMAGE), stand.settings(rollout={"strategy": "ab", "sticky": "user_id"})
+        target.prepare(place, stand.release(5), by_user)
+        target.shift(place, [Arm(version=3, weight=50), Arm(version=5, weight=50, arm="canary")])
+        assert any("-split-" in name for name in stand.names("apps/v1", "Deployment"))
         target.stop(place)
