@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mlp_ci.errors import InputError
-from mlp_ci.serve.answers import values_of
+from mlp_ci.serve.answers import plain, require_finite, values_of
 from mlp_ci.serve.payload import BadRequest
 from mlp_ci.serve.signature import Signature, compile_signature
 
@@ -29,6 +29,7 @@ class Loaded:
 
     ``arrays``, where the model has it, takes the columns as arrays instead of a DataFrame, and ``matrix`` takes
     :meth:`Signature.matrix`: the same answers, sooner. ``outputs`` is what MLmodel says about the answers.
+    ``predict_with`` takes the request's params as well; a model without it does not look at them.
     """
 
     signature: Signature
@@ -37,6 +38,13 @@ class Loaded:
     arrays: Predict | None = None
     matrix: Predict | None = None
     outputs: str | None = None
+    predict_with: Callable[[Any, dict[str, Any]], list[Any]] | None = None
+
+    def finite(self, rows: Any) -> list[Any]:
+        """What ``predict`` answers; raises ValueError where that is NaN or infinity for some row."""
+        values = self.predict(rows)
+        require_finite(values)
+        return values
 
 
 def load(folder: Path, threads: int = 1) -> Loaded:
@@ -48,7 +56,8 @@ def load(folder: Path, threads: int = 1) -> Loaded:
     description = read_description(folder)
     flavors = description.get("flavors") or {}
     described = description.get("signature") or {}
-    signature, outputs = compile_signature(described.get("inputs")), described.get("outputs")
+    signature = compile_signature(described.get("inputs"), described.get("params"))
+    outputs = described.get("outputs")
     estimator = _pickled_sklearn(folder, flavors.get("sklearn") or {})
     if estimator is not None:
         from mlp_ci.serve.server.plain import reads_arrays
@@ -66,7 +75,14 @@ def load(folder: Path, threads: int = 1) -> Loaded:
     import mlflow.pyfunc
 
     pyfunc = mlflow.pyfunc.load_model(str(folder))
-    return Loaded(signature, _native(_raw_model(pyfunc)) or values_of(_enforcing(pyfunc)), "pyfunc", outputs=outputs)
+    native, enforcing = _native(_raw_model(pyfunc)), _enforcing(pyfunc)
+    if native is not None:
+        return Loaded(signature, native, "pyfunc", outputs=outputs)
+
+    def predict_with(rows: Any, params: dict[str, Any]) -> list[Any]:
+        return plain(enforcing(rows, params))
+
+    return Loaded(signature, values_of(enforcing), "pyfunc", outputs=outputs, predict_with=predict_with)
 
 
 def read_description(folder: Path) -> Mapping[str, Any]:
@@ -100,7 +116,7 @@ def _raw_model(loaded: Any) -> Any:
         return None
 
 
-def _enforcing(pyfunc: Any) -> Callable[[Any], Any]:
+def _enforcing(pyfunc: Any) -> Callable[..., Any]:
     """MLflow's own ``predict``; what its schema enforcement refuses is the client's mistake, and becomes a BadRequest.
 
     Ours has looked at every value before; what is left are such things as a date that 64 bits of nanoseconds cannot
@@ -108,9 +124,9 @@ def _enforcing(pyfunc: Any) -> Callable[[Any], Any]:
     """
     from mlflow.exceptions import MlflowException
 
-    def predict(rows: Any) -> Any:
+    def predict(rows: Any, params: dict[str, Any] | None = None) -> Any:
         try:
-            return pyfunc.predict(rows)
+            return pyfunc.predict(rows, params=params)
         except MlflowException as error:
             said = str(error.message)
             if not said.startswith(_ENFORCEMENT):

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from mlp_ci.serve.params import Params, compile_params
 from mlp_ci.serve.payload import BadRequest, Rows
 from mlp_ci.serve.values import FLOAT32_MAX as FLOAT32_MAX  # noqa: PLC0414 (said again for those who import it from here)
 from mlp_ci.serve.values import NUMBERS, Check, check_of
@@ -97,6 +98,7 @@ class Signature:
     rules: tuple[ColumnRule, ...] = ()
     tensor: bool = False
     tensors: tuple[TensorRule, ...] = ()
+    params: Params = field(default_factory=Params)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -180,15 +182,15 @@ class Signature:
         return {rule.name: _NUMPY.get(rule.type) for rule in self.rules}
 
 
-def compile_signature(inputs: str | None) -> Signature:
-    """From the ``signature.inputs`` JSON of an MLmodel file; nothing in it for a model without a signature."""
-    columns = json.loads(inputs) if inputs else []
+def compile_signature(inputs: str | None, params: str | None = None) -> Signature:
+    """From what ``signature`` of an MLmodel file holds as JSON; nothing in it for a model without a signature."""
+    columns, told = json.loads(inputs) if inputs else [], compile_params(params)
     if any(c.get("type") == "tensor" for c in columns):
         tensors = tuple(_tensor(c) for c in columns)
-        return Signature(tensor=not all(t.name for t in tensors), tensors=tensors)
+        return Signature(tensor=not all(t.name for t in tensors), tensors=tensors, params=told)
     if not all(c.get("name") for c in columns):  # lists and series: no columns to speak of
-        return Signature()
-    return Signature(tuple(_rule(c) for c in columns))
+        return Signature(params=told)
+    return Signature(tuple(_rule(c) for c in columns), params=told)
 
 
 def _rule(column: Mapping[str, Any]) -> ColumnRule:

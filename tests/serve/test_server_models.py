@@ -180,7 +180,7 @@ def test_tensors_are_checked_and_asked_together() -> None:
         (NAMED, '{"inputs": [[1]]}', "missing tensor a"),
         (compile_signature(None), '{"inputs": [[1], [2, 3]]}', "differ in length"),
         (compile_signature(None), '{"inputs": [{}]}', "names no column"),
-        (TENSORS, '{"inputs": [[1, 2]], "params": {"temperature": 2}}', "takes no params"),
+        (TENSORS, '{"inputs": [[1, 2]], "params": {"temperature": 2}}', "takes no param temperature"),
     ],
 )
 def test_a_wrong_tensor_is_refused_by_its_name(signature: Any, content: str, message: str) -> None:

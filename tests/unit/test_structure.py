@@ -144,8 +144,9 @@ def test_what_answers_and_what_judges_know_nothing_of_rollouts() -> None:
 ONLY_USERS = {
     "mlflow": {
         "tracking",  # runs, versions, artefacts: the MLflow server
-        # These two speak to no server: they load a model from a folder, each in a process without secrets of the job.
+        # These speak to no server: they load a model from a folder, each in a process without secrets of the job.
         "serve/model.py",
+        "serve/params.py",
         "serve/server",
         "evaluate/predictor.py",
     },

@@ -8,6 +8,7 @@ batches grow with the load.
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import sys
 import time
@@ -58,7 +59,7 @@ class BatchLimits:
 class Question:
     """One request's input: ``rows`` of values in the order of ``names``, or an ``array``, or arrays by name.
 
-    Questions with the same ``key`` may be asked together; without one it is asked alone.
+    Questions with the same ``key`` may be asked together; without one it is asked alone. ``params`` are for the model.
     """
 
     count: int
@@ -66,6 +67,15 @@ class Question:
     names: tuple[str, ...] = ()
     rows: Sequence[Sequence[Any]] = ()
     array: Any = None
+    params: dict[str, Any] | None = None
+
+    def told(self, params: dict[str, Any] | None) -> Question:
+        """This question with params, which only others with the same ones may be asked together with."""
+        if params is not None:
+            self.params = params
+            if self.key is not None:
+                self.key = (self.key, json.dumps(params, sort_keys=True, default=str))
+        return self
 
 
 @dataclass(slots=True)
@@ -206,10 +216,13 @@ def answer_all(loaded: Loaded, questions: list[Question]) -> list[list[Any] | Ex
 def predict(loaded: Loaded, questions: list[Question]) -> list[Any]:
     """One prediction for each row of all ``questions``, which have the same key; checks the rows once for all."""
     first = questions[0]
-    if first.array is not None:
+    if first.params is not None and loaded.predict_with is not None:
+        given = _joined(questions) if first.array is not None else loaded.signature.frame(_columns(loaded, questions))
+        predictions = loaded.predict_with(given, dict(first.params))
+    elif first.array is not None:
         predictions = loaded.predict(_joined(questions))
     else:
-        rows = first.rows if len(questions) == 1 else [row for one in questions for row in one.rows]
+        rows = _rows(questions)
         signature = loaded.signature
         if loaded.matrix is not None and first.names is signature.names:
             predictions = loaded.matrix(signature.matrix(rows))
@@ -224,6 +237,14 @@ def predict(loaded: Loaded, questions: list[Question]) -> list[Any]:
         msg = f"the model returned {len(predictions)} predictions for {asked} rows"
         raise ValueError(msg)
     return predictions
+
+
+def _rows(questions: list[Question]) -> Sequence[Sequence[Any]]:
+    return questions[0].rows if len(questions) == 1 else [row for one in questions for row in one.rows]
+
+
+def _columns(loaded: Loaded, questions: list[Question]) -> dict[str, Sequence[Any]]:
+    return loaded.signature.columns(_rows(questions), questions[0].names)
 
 
 def _joined(questions: list[Question]) -> Any:

@@ -72,7 +72,9 @@ def reader(signature: Signature) -> Callable[[bytes], Asked]:
         if len(tensors) != len(document["inputs"]):
             msg = "two inputs have the same name"
             raise BadRequest(msg)
-        return Asked(question_of(_rows(tensors, signature), signature), name, _wanted(document.get("outputs")))
+        question = question_of(_rows(tensors, signature), signature)
+        params = signature.params.known(document.get("parameters"))
+        return Asked(question.told(params), name, _wanted(document.get("outputs")))
 
     return read
 

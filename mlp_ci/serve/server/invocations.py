@@ -29,10 +29,8 @@ def reader(signature: Signature) -> Callable[[bytes], Question]:
             rows = _in_order(document, listed, width)
             if rows:
                 return Question(len(rows), names, names, rows)
-        if isinstance(document, dict) and document.get("params"):
-            msg = "this server takes no params: every request is answered by the same rules"
-            raise BadRequest(msg)
-        return question_of(parse_document(document), signature)
+        question = question_of(parse_document(document), signature)
+        return question.told(signature.params.checked(document.get("params")))
 
     return read
 

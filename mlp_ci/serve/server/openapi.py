@@ -11,6 +11,8 @@ from mlp_ci.serve.server import inference
 from mlp_ci.serve.signature import FLOAT32_MAX
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mlp_ci.serve.server.app import Application
     from mlp_ci.serve.signature import ColumnRule, Signature
 
@@ -173,10 +175,10 @@ def _rows(signature: Signature) -> dict[str, Any]:
     """The bodies of /invocations."""
     if signature.tensors and not signature.tensor:
         tensors = {t.name: {"type": "array"} for t in signature.tensors}
-        return _one_of({"inputs": _object(tensors)})
+        return _one_of({"inputs": _object(tensors)}, signature)
     if signature.tensor or not signature.rules:
         lists = {"type": "array", "minItems": 1}
-        return _one_of({"inputs": lists, "instances": lists})
+        return _one_of({"inputs": lists, "instances": lists}, signature)
     required = [r for r in signature.rules if r.required]
     others = {r.name: value_of(r) for r in signature.rules if not r.required}
     row = _object({r.name: value_of(r) for r in required}, others)
@@ -187,7 +189,8 @@ def _rows(signature: Signature) -> dict[str, Any]:
         "columns": {"const": list(signature.names)},
         "data": {"type": "array", "minItems": 1, "items": line},
     }
-    return _one_of({"dataframe_records": records, "dataframe_split": _object(split), "instances": records})
+    bodies = {"dataframe_records": records, "dataframe_split": _object(split), "instances": records}
+    return _one_of(bodies, signature)
 
 
 _CELLS = {
@@ -206,10 +209,23 @@ def _csv_pattern(signature: Signature) -> str:
     return rf"^{header}\n({cells}\n)+$"
 
 
-def _one_of(bodies: dict[str, Any]) -> dict[str, Any]:
+def _one_of(bodies: dict[str, Any], signature: Signature) -> dict[str, Any]:
     """Just one of the formats; keys of other names are ignored, as by MLflow."""
-    formats = dict.fromkeys(FORMATS, False)
-    return {"oneOf": [_object({name: schema}, {**formats, name: schema}) for name, schema in bodies.items()]}
+    others = {**dict.fromkeys(FORMATS, False), **_params(signature, "params")}
+    return {"oneOf": [_object({name: schema}, {**others, name: schema}) for name, schema in bodies.items()]}
+
+
+def _params(signature: Signature, key: str) -> dict[str, Any]:
+    """What may stand beside the rows, where the model declares it."""
+    values = {str(one["name"]): _param(one) for one in signature.params.declared}
+    return {key: {"type": "object", "properties": values, "additionalProperties": False}} if values else {}
+
+
+def _param(declared: Mapping[str, Any]) -> dict[str, Any]:
+    schema = dict(_TYPES.get(str(declared["type"]), {}))
+    if declared.get("shape"):
+        schema = {"type": "array", "items": schema}
+    return {**schema, "default": declared["default"]}
 
 
 def _tensors(signature: Signature) -> dict[str, Any]:
@@ -224,7 +240,7 @@ def _tensors(signature: Signature) -> dict[str, Any]:
             "maxItems": len(items),
             "description": "One tensor for each column, in any order; the shape is [rows] or [rows, 1].",
         }
-    return _object({"inputs": inputs}, {"id": {"type": ["string", "null"]}})
+    return _object({"inputs": inputs}, {"id": {"type": ["string", "null"]}, **_params(signature, "parameters")})
 
 
 def _one(rule: ColumnRule) -> dict[str, Any]:

@@ -39,6 +39,15 @@ def html(app: Application) -> str:
         "facts": facts,
         "rows": rows,
         "tensors": signature.tensors,
+        "params": [
+            {
+                "name": one["name"],
+                "type": _TYPES.get(one["type"], one["type"]),
+                "many": bool(one.get("shape")),
+                "default": json.dumps(one["default"], ensure_ascii=False),
+            }
+            for one in signature.params.declared
+        ],
         "invocation": json.dumps(app.example or {"inputs": [[0.0]]}, ensure_ascii=False),
         "inference": json.dumps(example_tensors(signature), ensure_ascii=False) if signature.rules else "",
         "infer": f"/v2/models/{facts.model}/infer",
