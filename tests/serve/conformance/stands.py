@@ -21,7 +21,7 @@ from mlp_ci.serve.state import Place
 from mlp_ci.serve.targets import Release, Settings
 from mlp_ci.spec.serve import Serve
 from mlp_ci.tracking import artifact_digest
-from tests.serving import body, save_model
+from tests.serving import body, save_rule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,7 +99,7 @@ def copies(home: Path, good: Path, broken: Path) -> Callable[[int, bool], Releas
 
 def models(folder: Path) -> tuple[Path, Path]:
     """One that answers, and one that answers its input example and fails people."""
-    return save_model(folder / "good"), save_model(folder / "broken", fails=True)
+    return save_rule(folder / "good"), save_rule(folder / "broken", fails=True)
 
 
 @dataclass
