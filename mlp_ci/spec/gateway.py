@@ -69,6 +69,11 @@ class GatewayRoute(Strict):
         if not any(arm.arm != "shadow" and arm.weight > 0 for arm in self.arms):
             msg = "no arm answers: at least one needs a weight, and be no shadow"
             raise ValueError(msg)
+        known = [(arm.arm, arm.version) for arm in self.arms]
+        twice = next((one for one in known if known.count(one) > 1), None)
+        if twice:
+            msg = f"two arms are {twice[0]} of version {twice[1]}; give each version an arm and a number of its own"
+            raise ValueError(msg)
         if not 0 < self.timeout.total_seconds() <= 3600:
             msg = "timeout must be more than nothing and at most an hour"
             raise ValueError(msg)

@@ -137,6 +137,9 @@ def _problem(document: Document, kind: type[BaseModel], item: dict[str, Any]) ->
             )
         case "value_error":
             return document.problem(f"{shown}: {item['msg'].removeprefix('Value error, ')}", document.start(path))
+        case "string_pattern_mismatch" if path[-1:] == ("url",):
+            message = f"{shown}: {_short(item['input'])} is no address of a server"
+            return document.problem(message, document.nearest(path, key=False), _type_hint(item, path))
         case _:
             return document.problem(
                 f"{shown}: {_lower_first(item['msg'].removeprefix('Input '))}, not {_short(item['input'])}",
@@ -207,6 +210,8 @@ def _type_hint(item: dict[str, Any], path: Path_) -> str:
         return "a digest is sha256: and 64 hexadecimal digits; `mlp-ci promote` writes it"
     if item["type"] == "string_pattern_mismatch" and "cannot_approve" in path:
         return "a login as GitHub shows it: letters, digits and hyphens, without @"
+    if item["type"] == "string_pattern_mismatch" and key == "url":
+        return "write an address such as http://127.0.0.1:8081: http or https, a name and a port, without a query"
     if item["type"] == "string_pattern_mismatch" and {"teams", "team", "platform_team"} & set(path):
         return "the team's slug as in its address: `risk`, without @ and the organisation"
     if item["type"] == "string_pattern_mismatch":

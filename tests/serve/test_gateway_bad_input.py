@@ -180,6 +180,16 @@ def test_clients_that_are_slow_or_wrong_are_told_and_shown_out(tmp_path: Path, s
         for one in crowd:
             one.close()
         wait_until(lambda: running.ask("/invocations", body_of())[0] == 200)
+
+
+def test_what_is_not_taken_over_of_a_changed_file_is_said(tmp_path: Path, servers: list[Server]) -> None:
+    port, config = free_port(), tmp_path / "gateway.yaml"
+    right = (
+        f"apiVersion: mlp-ci/v1\nport: {port}\nlimits: {{body_mb: 1}}\nroutes:\n"
+        f'  - {{model: flights, arms: [{{version: 1, url: "{servers[0].url}"}}]}}\n'
+    )
+    config.write_text(right)
+    with gateway(tmp_path / "g", arguments=("--config", str(config), "--port", str(port))) as running:
         config.write_text("routes: 7\n")  # a broken file changes nothing, and says so
         said = tmp_path / "g" / "gateway.log"
         wait_until(lambda: b"is not taken over" in said.read_bytes())
@@ -190,6 +200,9 @@ def test_clients_that_are_slow_or_wrong_are_told_and_shown_out(tmp_path: Path, s
         config.write_text(right)
         wait_until(lambda: b"gateway.yaml is taken over" in said.read_bytes())
         assert running.metric("mlp_config_stale") == 0
+        assert b"needs a restart" not in said.read_bytes()
+        config.write_text(right.replace("body_mb: 1", "body_mb: 2").replace(f"port: {port}", "port: 1"))
+        wait_until(lambda: b"gateway.yaml: port, limits changed, which needs a restart" in said.read_bytes())
 
 
 def test_a_client_that_does_not_read_holds_up_nobody(tmp_path: Path, servers: list[Server]) -> None:
@@ -254,6 +267,13 @@ def test_a_port_in_use_and_nonsense_are_said_at_once(tmp_path: Path) -> None:
     assert "gateway.yaml:3:" in said
     assert "did you mean `weight`" in said
     assert "gateway.yaml:4:" in said
+    assert "an address such as http://127.0.0.1:8081" in said
+    assert "^https" not in said
+    config.write_text(
+        "apiVersion: mlp-ci/v1\nroutes:\n"
+        "  - {model: a, arms: [{version: 2, url: 'http://x:1'}, {version: 2, url: 'http://y:1'}]}\n"
+    )
+    assert "two arms are stable of version 2" in run("--config", str(config))[1]
     config.write_text(
         "apiVersion: mlp-ci/v1\nroutes:\n"
         "  - {model: a, arms: [{url: 'http://x:1'}]}\n"

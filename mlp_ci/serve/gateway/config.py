@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from mlp_ci.serve.listening import bind
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
     from pathlib import Path
 
     from mlp_ci.report import Report
     from mlp_ci.spec.gateway import GatewayLimits, GatewayRoute, GatewaySpec
 
+_SETTLED = ("host", "port", "limits", "token", "expose")  # what a gateway is made with
 TYPES = ("float", "int", "string", "bool", "timestamp", "date")
 
 
@@ -62,12 +65,27 @@ def from_file(file: Path, host: str = "", port: int | None = None) -> tuple[Gate
 
     spec = load_gateway(file)
     gateway = Gateway(
-        Source(file, lambda changed: plan_of(load_gateway(changed))),
+        Source(file, _reading(spec)),
         file.parent / spec.token if spec.token else None,
         _limits(spec.limits),
         open_measures=spec.expose.measured,
     )
     return gateway, listen(host or spec.host, spec.port if port is None else port)
+
+
+def _reading(begun: GatewaySpec) -> Callable[[Path], Plan]:
+    """What reads the changed file; it says what of it only a gateway takes over that starts anew."""
+    from mlp_ci.spec.load import load_gateway
+
+    def read(file: Path) -> Plan:
+        spec = load_gateway(file)
+        changed = [key for key in _SETTLED if getattr(spec, key) != getattr(begun, key)]
+        if changed:
+            what = f"{', '.join(changed)} changed, which needs a restart; until then it runs on with what it began with"
+            print(f"{file.name}: {what}", file=sys.stderr, flush=True)
+        return plan_of(spec)
+
+    return read
 
 
 def sidecar(given: Sidecar, host: str, port: int) -> tuple[Gateway, socket.socket]:
