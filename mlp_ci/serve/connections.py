@@ -26,6 +26,7 @@ _REFUSAL = (
     b"HTTP/1.1 %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     b'{"error_code":"BAD_REQUEST","message":"%b"}'
 )
+_TOO_LARGE = (b"431 Request Header Fields Too Large", b"the request's headers are too large")
 _PAST_ITS_TIME = {
     "head": (b"408 Request Timeout", b"the request's headers did not arrive in time"),
     "body": (b"408 Request Timeout", b"the request's body did not arrive in time"),
@@ -60,6 +61,7 @@ class Connection(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn: what came before is answered
         self.limits = self.config.limits
         self.refused = False
+        self.reading = 0  # bytes of the read that is being parsed
         self.asked = self.loop.time()  # when it came, or its last request was complete
         self.unread_since: float | None = None
         self._expect(Waiting.HEAD, self.limits.head)
@@ -75,12 +77,13 @@ class Connection(HttpToolsProtocol):
             return
         if self.awaited is Waiting.NOTHING and (self.cycle is None or self.cycle.response_complete):
             self._expect(Waiting.HEAD, self.limits.head)
+        self.reading = len(data)
         super().data_received(data)
-        if self.awaited is Waiting.NOTHING:
+        if self.refused or self.awaited is Waiting.NOTHING:
             return
         self.received += len(data)
         if self.awaited is Waiting.HEAD and self.received > self.limits.head_bytes:
-            self.refuse(b"431 Request Header Fields Too Large", b"the request's headers are too large")
+            self.refuse(*_TOO_LARGE)
         elif self.awaited is Waiting.BODY and self.received > self.limits.body_bytes:
             self.refuse(b"413 Content Too Large", b"the body is too large")
 
@@ -89,13 +92,22 @@ class Connection(HttpToolsProtocol):
         return self.url, self.headers
 
     def on_headers_complete(self) -> None:
-        if self.parser.should_upgrade():
+        if self.refused or self.parser.should_upgrade():
+            return
+        most = self.limits.head_bytes
+        # A head may come whole, in one read: only then has nobody counted it yet.
+        if self.received + self.reading > most and len(self.url) + sum(map(_size, self.headers)) > most:
+            self.refuse(*_TOO_LARGE)
             return
         self._expect(Waiting.BODY, self.limits.body)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        if not self.refused:
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
-        if self.parser.should_upgrade():
+        if self.refused or self.parser.should_upgrade():
             return
         self.awaited, self.asked = Waiting.NOTHING, self.loop.time()
         super().on_message_complete()
@@ -135,6 +147,10 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
             self.refuse(*_PAST_ITS_TIME[self.awaited.value])
             self.due = now + self.limits.reading
+
+
+def _size(header: tuple[bytes, bytes]) -> int:
+    return len(header[0]) + len(header[1]) + len(b": \r\n")
 
 
 class Server(uvicorn.Server):

@@ -103,6 +103,20 @@ def test_endless_headers_are_refused(server: Server) -> None:
         assert all_of(connection).startswith(b"HTTP/1.1 431")
 
 
+@pytest.mark.parametrize("body", [b"", b"b" * 10_000])
+def test_large_headers_are_refused_in_one_read_too(server: Server, body: bytes) -> None:
+    """A large body behind small headers is none of that, however it comes."""
+    length = b"Connection: close\r\nContent-Length: %d\r\n" % len(body)
+    with client(server) as connection:
+        connection.sendall(POST + length + b"X-A: " + b"a" * 8000 + b"\r\n\r\n" + body)
+        answer = all_of(connection)
+        assert answer.startswith(b"HTTP/1.1 431")
+        assert answer.count(b"HTTP/1.1") == 1
+    with client(server) as connection:
+        connection.sendall(POST + length + b"\r\n" + body)
+        assert all_of(connection).endswith(b"%d" % len(body))
+
+
 def test_a_body_that_does_not_come_is_refused(server: Server) -> None:
     with client(server) as connection:
         connection.sendall(POST + b"Content-Length: 100\r\n\r\nhalf")
