@@ -292,6 +292,40 @@ def test_an_answer_that_is_no_number_is_null_and_spoils_no_other(answer: Any, ex
     assert json.loads(written(found)) == {"predictions": expected}
 
 
+@pytest.mark.parametrize(
+    ("datatype", "shape", "given", "expected", "answered"),
+    [
+        ("FP64", [2], [1, 2], "float64", "FP64"),
+        ("FP32", [2, 1], [1, 2], "float32", "FP64"),
+        ("INT32", [2], [1, 2], "int32", "INT64"),
+        ("UINT8", [2, 1], [1, 2], "uint8", "INT64"),
+        ("BOOL", [2], [True, False], "bool", "BOOL"),
+        ("BYTES", [2], ["a", "b"], "object", "BYTES"),
+    ],
+)
+def test_without_a_signature_the_datatype_of_the_request_holds(
+    datatype: str, shape: list[int], given: list[Any], expected: str, answered: str
+) -> None:
+    kinds = []
+
+    def same(rows: Any) -> Any:
+        values = rows["a"] if hasattr(rows, "columns") else rows[:, 0]
+        kinds.append("object" if values.dtype.name in ("str", "string") else values.dtype.name)
+        return values
+
+    loaded = Loaded(compile_signature(None), values_of(same), "test")
+    read = inference.reader(loaded.signature)
+    tensor = {"name": "a", "datatype": datatype, "shape": shape, "data": given}
+    asked = read(json.dumps({"inputs": [tensor]}).encode())
+    (found,) = answer_all(loaded, [asked.question])
+    assert isinstance(found, list)
+    (output,) = json.loads(inference.written(asked, found, "m", "1"))["outputs"]
+    assert (kinds, output["datatype"], output["data"]) == ([expected], answered, given)
+    if datatype != "BYTES":
+        with pytest.raises(BadRequest, match="tensor a must hold"):
+            read(json.dumps({"inputs": [{**tensor, "data": ["x", "y"]}]}).encode())
+
+
 def test_an_answer_that_is_no_number_stays_a_number_in_the_open_inference_protocol() -> None:
     loaded = Loaded(compile_signature(None), values_of(lambda _rows: np.array([1.5, np.nan])), "test")
     tensor = {"name": "a", "datatype": "FP64", "shape": [2], "data": [1, 2]}

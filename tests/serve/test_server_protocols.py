@@ -208,6 +208,8 @@ def test_its_description_is_openapi_and_its_page_needs_nothing_from_outside(serv
     assert not list(Draft202012Validator(schema).iter_errors(example))
     assert ask(server.port, json.dumps(example).encode())[0] == 200
     page = ask(server.port, path="/docs")
+    front = ask(server.port, path="/")
+    assert (front[0], front[1]["location"]) == (307, "docs")
     assert page[0] == 200
     assert "default-src 'none'" in page[1]["content-security-policy"]
     assert "distance" in page[2]

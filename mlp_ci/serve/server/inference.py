@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mlp_ci.serve.answers import encoded, json_value
 from mlp_ci.serve.payload import BadRequest, Rows, decode
 from mlp_ci.serve.server.invocations import question_of
-from mlp_ci.serve.signature import compile_signature
+from mlp_ci.serve.signature import TensorRule, compile_signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,6 +43,7 @@ DATATYPES = {
     "bool": "BOOL",
 }
 KNOWN = frozenset({*DATATYPES.values(), "BYTES"})
+_NUMPY = {kind: name for name, kind in DATATYPES.items() if name[-1].isdigit() or name == "bool"}
 _DEEPEST = 16  # dimensions
 OUTPUT = "predictions"  # the output's name, where the answers are not objects
 
@@ -73,6 +74,8 @@ def reader(signature: Signature) -> Callable[[bytes], Asked]:
             msg = "two inputs have the same name"
             raise BadRequest(msg)
         question = question_of(_rows(tensors, signature), signature)
+        if not signature.rules and not signature.tensors:  # then the request alone knows the types
+            _cast(question, {value["name"]: value["datatype"] for value in document["inputs"]})
         params = signature.params.known(document.get("parameters"))
         return Asked(question.told(params), name, _wanted(document.get("outputs")))
 
@@ -99,6 +102,20 @@ def _tensor(index: int, value: Any) -> tuple[str, tuple[list[int], list[Any]]]:
         msg = f"input {name} has {len(flat)} values; its shape {shape} needs {math.prod(shape)}"
         raise BadRequest(msg)
     return name, (shape, flat)
+
+
+def _cast(question: Question, kinds: Mapping[str, str]) -> None:
+    """The values as the request says that they are: 1 of an FP64 is 1.0. Raises BadRequest where one is not."""
+
+    def cast(name: str, values: Any) -> Any:
+        known = _NUMPY.get(kinds[name])
+        return TensorRule(name, known, ()).check(values) if known else values
+
+    if question.array is not None:
+        question.array = cast(next(iter(kinds)), question.array)
+        return
+    columns = zip(question.names, zip(*question.rows, strict=True), strict=True)
+    question.rows = list(zip(*(cast(name, values) for name, values in columns), strict=True))
 
 
 def _flat(data: Any, name: str) -> list[Any]:

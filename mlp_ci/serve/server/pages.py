@@ -47,6 +47,7 @@ def pages(app: Application) -> Starlette:
             Route("/metrics", telling.metrics),
             Route("/openapi.json", telling.openapi),
             Route("/docs", telling.docs),
+            Route("/", telling.front),
         ],
         exception_handlers={HTTPException: refused},
     )
@@ -155,6 +156,11 @@ class Telling:
         from starlette.responses import JSONResponse
 
         return JSONResponse(self.described)
+
+    async def front(self, _request: Request) -> Response:
+        from starlette.responses import RedirectResponse
+
+        return RedirectResponse("docs")
 
     async def docs(self, _request: Request) -> Response:
         from starlette.responses import HTMLResponse
