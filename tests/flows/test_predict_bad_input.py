@@ -83,6 +83,20 @@ def test_an_answer_that_is_no_number_is_refused_as_by_the_server(place: Path, cl
     assert pd.read_parquet("out/part-00000.parquet").shape == (29, 2)
 
 
+def test_semicolons_and_decimal_commas(place: Path, cli: Cli) -> None:
+    """What a German Excel writes: semicolons separate, also where a name holds a comma; 1,5 is refused and named."""
+    asked = ("predict", "model", "--input", "in.csv", "--output", "out.csv", "-C", "repo")
+    save(place / "model", simple())
+    (place / "in.csv").write_text('flight_id;"note, long";distance;hour;carrier\n1;x;1.5;2;UA\n2;y;2.5;3;AA\n')
+    done = cli(*asked)
+    assert done.returncode == 0, done.stderr
+    assert pd.read_csv("out.csv").prediction.tolist() == [3.5, 5.5]
+    (place / "in.csv").write_text("flight_id;distance;hour;carrier\n1;1,5;2;UA\n")
+    done = cli(*asked, "--replace")
+    assert done.returncode == 2
+    assert "row 1: distance is a value that is not a finite number" in done.stderr
+
+
 # ---------------------------------------------------------------- what cannot be predicted
 
 

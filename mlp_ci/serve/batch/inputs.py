@@ -202,6 +202,7 @@ def delimiter_of(source: Source, place: str) -> str:
     raw, content = content_of(source, place)
     with raw:
         line = content.read(65_536).split(b"\n", 1)[0].decode("utf-8", "replace")
+    line = re.sub(r'"[^"]*"', "", line)  # a comma in a name separates nothing
     return "," if "," in line else next((sign for sign in (";", "\t", "|") if sign in line), ",")
 
 
