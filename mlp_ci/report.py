@@ -223,6 +223,9 @@ def print_error(error: MlpError, stream: TextIO | None = None) -> None:
             console.print(f"  [cyan]fix:[/cyan] {_escaped(printable(error.fix))}")
 
 
+LONGEST_EXCERPT = 200  # of a line without an end, only what lies around the mark
+
+
 def _print_problem(console: Any, problem: Problem) -> None:
     where, what = _escaped(in_one_line(problem.where)), _escaped(indented(problem.what, 2))
     console.print(f"[bold red]✗[/] [bold]{where}[/bold] {what}")
@@ -230,9 +233,10 @@ def _print_problem(console: Any, problem: Problem) -> None:
         gutter = f"{problem.line:>5} | "
         # One character for one, so that the mark below stays under its column.
         excerpt = "".join(c if c == printable(c) else "\N{REPLACEMENT CHARACTER}" for c in problem.excerpt)
-        console.print(f"[dim]{gutter}[/dim]{_escaped(excerpt)}")
+        begin = max(0, problem.column - LONGEST_EXCERPT // 2) if len(excerpt) > LONGEST_EXCERPT else 0
+        console.print(f"[dim]{gutter}[/dim]{_escaped(excerpt[begin : begin + LONGEST_EXCERPT])}")
         if problem.column:
-            console.print(" " * (len(gutter) + problem.column - 1) + "[red]^[/red]")
+            console.print(" " * (len(gutter) + problem.column - 1 - begin) + "[red]^[/red]")
     if problem.fix:
         console.print(f"      [cyan]→[/cyan] {_escaped(indented(problem.fix, 8))}")
 

@@ -73,6 +73,7 @@ class Document:
             path, key = path[:-1], True
 
 
+FLATTER = "the files of mlp-ci nest at most a few levels: close the brackets, or indent less"
 MISSING = "run `mlp-ci init` to start a model repository, or pass its folder with --path"
 
 
@@ -145,7 +146,7 @@ def _compose(document: Document, text: str) -> yaml.Node | None:
             if depth > DEPTH_LIMIT + 1:  # said here already: the parser takes minutes for a page of brackets
                 at = event.start_mark
                 mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
-                raise SpecError([document.problem(f"nested deeper than {DEPTH_LIMIT} levels", mark)])
+                raise SpecError([document.problem(f"nested deeper than {DEPTH_LIMIT} levels", mark, FLATTER)])
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 at = event.start_mark
                 mark = Mark(at.line + 1, at.column + 1) if at else Mark(1, 1)
@@ -166,8 +167,8 @@ def _compose(document: Document, text: str) -> yaml.Node | None:
         fix = "check the file with a YAML editor"
         raise SpecError([Problem(what=f"not valid YAML: {error}", file=document.file, fix=fix)]) from error
     except RecursionError as error:
-        what, fix = "the file is nested too deeply", "the files of mlp-ci nest at most a few levels"
-        raise SpecError([Problem(what=what, file=document.file, fix=fix)]) from error
+        what = "the file is nested too deeply"
+        raise SpecError([Problem(what=what, file=document.file, fix=FLATTER)]) from error
 
 
 def _yaml_hint(document: Document, mark: Mark) -> str:
@@ -185,7 +186,7 @@ def _build(document: Document, node: yaml.Node, path: Path_, problems: list[Prob
     mark = Mark(node.start_mark.line + 1, node.start_mark.column + 1)
     document.values[path] = mark
     if len(path) > DEPTH_LIMIT:
-        problems.append(document.problem(f"nested deeper than {DEPTH_LIMIT} levels", mark))
+        problems.append(document.problem(f"nested deeper than {DEPTH_LIMIT} levels", mark, FLATTER))
         return None
     if isinstance(node, yaml.MappingNode):
         return _build_mapping(document, node, path, problems)
