@@ -28,8 +28,8 @@ This page is made from these files (`python -m tests.attacks.table`), and a test
 
 ## How they are tried
 
-- **Against the commands, in every run of the tests** (the twins in the slow suite;
-  `tests/attacks/test_replay.py`): a forge that speaks GitHub's
+- **Against the commands** (every third attack in each run of the tests, the others and all twins in the slow suite,
+  which CI runs for every commit as well; `tests/attacks/test_replay.py`): a forge that speaks GitHub's
   API, real git, a real MLflow server. Everything people do is a request with their own token, so that no attack can
   do what its attacker may not do. `mlp-ci approvals` judges as in its job, and `deploy`'s check judges what was
   merged. The attack has to be refused **by the rule that is named here and by no other**.

@@ -134,6 +134,7 @@ def test_a_tampered_chain_is_told(audited: Audited) -> None:
     assert "names the record sha256:" in found["chain-end"]
 
 
+@pytest.mark.slow
 def test_newest_records_cut_off_are_told_by_githubs_deployments_and_by_what_this_machine_saw(audited: Audited) -> None:
     audited.deploy(staging=GOOD, production=GOOD)
     assert audited.wrong() == {}
@@ -176,6 +177,7 @@ def test_a_record_that_names_an_approval_that_was_never_given_is_told(audited: A
     assert "approve #" in found["approvals"]
 
 
+@pytest.mark.slow
 def test_an_approval_dismissed_after_the_deployment_is_told_and_mended_by_another(audited: Audited) -> None:
     audited.deploy(staging=GOOD, production=GOOD)
     pull = read(audited.world.hub())[-1].pull
@@ -199,6 +201,7 @@ def test_people_who_left_are_news_and_no_failure(audited: Audited) -> None:
     assert "bob, who approved it, may no longer write to the repository" in notices(report)
 
 
+@pytest.mark.slow
 def test_an_emergency_asks_for_a_review_until_somebody_gave_one(audited: Audited) -> None:
     audited.deploy(staging=GOOD, production=GOOD)
     text = audited.flights.entries(staging=GOOD, production=BETTER).decode()
@@ -250,6 +253,7 @@ def test_a_workflow_pushed_past_everybody_is_told(audited: Audited) -> None:
     assert f"{WORKFLOW}: {sha[:12]} by alice changed it without a pull request" in found["guarded-files"]
 
 
+@pytest.mark.slow
 def test_a_guarded_change_needs_the_platform_team_also_after_the_merge(audited: Audited) -> None:
     audited.deploy(staging=GOOD)
     for path in ("CODEOWNERS", ".github/actions/x/action.yml", "docs/CODEOWNERS"):

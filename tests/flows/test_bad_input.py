@@ -109,6 +109,7 @@ def test_data_that_is_missing(repo: ModelRepo, cli: Cli) -> None:
         refused(done, 2, "data/train.csv", "DVC does not track it", "dvc add data/train.csv")
 
 
+@pytest.mark.slow
 def test_data_that_was_never_pushed_and_comes_later(tmp_path: Path, cli: Cli) -> None:
     repo = make_repo(tmp_path, remote=True)
     shutil.move(tmp_path / "storage", tmp_path / "kept")
@@ -141,6 +142,7 @@ def test_data_without_rows(repo: ModelRepo, cli: Cli, content: str, code: int, s
     assert "→" in done.stdout or "fix:" in done.stderr
 
 
+@pytest.mark.slow
 def test_data_that_was_changed_since_it_was_tracked(tmp_path: Path, cli: Cli) -> None:
     repo = make_repo(tmp_path, remote=True)
     changed = "id,x,noise,kind,y\n1,1,1,a,1\n"

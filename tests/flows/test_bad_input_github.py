@@ -112,6 +112,7 @@ def test_a_pull_request_that_cannot_be_approved(world: World, call: Call, conten
 # ---------------------------------------------------------------- GitHub and MLflow away, tokens that may not
 
 
+@pytest.mark.slow
 def test_github_out_of_reach(call: Call) -> None:
     gone = {"GITHUB_API_URL": f"http://127.0.0.1:{free_port()}/api/v3"}
     for command in (["promote", "staging"], ["approvals", "--pr", "1"], ["deploy"], ["retrain", "--force"]):
@@ -201,6 +202,7 @@ def test_deploy_refuses_what_was_merged_all_the_same(
     assert answer["outputs"]["deployed"] == "[]"
 
 
+@pytest.mark.slow
 def test_deploy_without_mlflow_or_with_a_broken_file_or_a_weak_token_loses_nothing(flights: Scene, cli: Cli) -> None:
     env = {**environment(flights.world, "app"), "MLP_SERVE_HOME": str(flights.ctx.serve_home)}
     repo = flights.ctx.repo

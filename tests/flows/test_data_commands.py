@@ -17,6 +17,8 @@ import yaml
 from tests.promotion import MODEL as FORGE_MODEL
 from tests.promotion import World, running_world, world_seed
 
+pytestmark = pytest.mark.xdist_group("data-commands")  # what they clone is made once
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 MODEL = """\
 apiVersion: mlp-ci/v1

@@ -125,6 +125,7 @@ def test_a_broken_version_is_aborted_and_git_says_so(tmp_path: Path, mlflow_serv
         assert (again.outcome, again.outputs["deployed"]) == (Outcome.PASS, "[]"), "the schedule tries it no more"
 
 
+@pytest.mark.slow
 def test_production_needs_the_approval_that_staging_does_not(flights: Scene) -> None:
     flights.promote(staging=GOOD)
     flights.promote(staging=GOOD, production=GOOD, approve=False)
@@ -148,6 +149,7 @@ def test_a_direct_push_is_refused_and_touches_nothing(flights: Scene) -> None:
     assert flights.tracking.alias(flights.name, "production") == GOOD
 
 
+@pytest.mark.slow
 def test_a_moved_alias_is_reported_and_left_as_it_is(flights: Scene) -> None:
     flights.promote(staging=GOOD)
     serve.deploy(flights.ctx, None)
@@ -242,6 +244,7 @@ def test_an_unknown_stage_and_an_unknown_target_are_named(flights: Scene, tmp_pa
         serve.deploy(ctx, None)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_machine_that_was_rebooted_is_brought_back(flights: Scene) -> None:
     flights.promote(staging=GOOD)
     serve.deploy(flights.ctx, None)

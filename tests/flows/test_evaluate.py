@@ -131,6 +131,7 @@ def test_evidence_can_be_made_again_byte_for_byte(
     assert tracking.run(second).tags["mlp.gate"] == "pass"
 
 
+@pytest.mark.slow
 def test_what_monitoring_needs_is_kept_beside_the_evidence(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
     run_id = trained(run, repo)
     first = run("evaluate", repo)
@@ -154,6 +155,7 @@ def test_what_monitoring_needs_is_kept_beside_the_evidence(repo: ModelRepo, run:
     assert again["data"]["importance"] == importance.shares
 
 
+@pytest.mark.slow
 def test_a_model_that_refuses_shuffled_rows_is_evaluated_all_the_same(
     repo: ModelRepo, run: Run, tracking: Tracking
 ) -> None:
@@ -190,6 +192,7 @@ def test_a_failed_gate_says_no(repo: ModelRepo, run: Run, tracking: Tracking) ->
     assert tracking.run(run_id).tags["mlp.gate"] == "fail"
 
 
+@pytest.mark.slow
 def test_the_model_is_fetched_on_another_machine(repo: ModelRepo, run: Run, tmp_path: Path) -> None:
     trained(run, repo)
     copy = tmp_path / "other"
@@ -256,6 +259,7 @@ def test_held_out_data_of_one_class(repo: ModelRepo, run: Run) -> None:
     assert "every row of data/test.csv has y = 1" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_predict_says_why(repo: ModelRepo, run: Run) -> None:
     text = QUICK_TRAIN.replace('["x", "noise"]', '["x", "noise", "id"]')
     repo.write("train.py", text.replace("float(row[name])", 'float(row[name].rpartition("-")[2]) / 1000'))

@@ -103,6 +103,7 @@ def artefacts(tracking: Tracking, model: str, tmp_path: Path) -> list[tuple[str,
     return found
 
 
+@pytest.mark.slow
 def test_held_out_data_that_was_never_pushed_is_moved_aside_and_not_lost(
     repo: ModelRepo, cli: Cli, mlflow_server: str, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_held_out_data_that_was_never_pushed_is_moved_aside_and_not_lost(
     assert kept.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_newer_held_out_file_takes_the_place_of_one_that_was_fetched(repo: ModelRepo) -> None:
     place = repo.path / "data" / "test.csv"
     first = place.read_bytes()

@@ -281,6 +281,7 @@ def test_an_update_brings_the_template_and_keeps_what_the_team_did(clone: Instal
     assert git(repo, "status", "--porcelain") == ""
 
 
+@pytest.mark.slow
 def test_a_repository_that_copier_itself_made_can_be_updated(clone: Installation, tmp_path: Path) -> None:
     repo = tmp_path / "model"
     command = [Path(sys.executable).with_name("copier"), "copy", "--quiet", "--defaults", "--vcs-ref", "HEAD"]
@@ -294,6 +295,7 @@ def test_a_repository_that_copier_itself_made_can_be_updated(clone: Installation
     assert set(git(repo, "status", "--porcelain").split()) == {"M", ANSWERS, ".github/workflows/monitor.yml"}
 
 
+@pytest.mark.slow
 def test_a_conflict_is_marked_and_reported(clone: Installation, tmp_path: Path) -> None:
     repo = started(clone, tmp_path / "model")
     codeowners = repo / "CODEOWNERS"
@@ -358,6 +360,7 @@ def test_an_address_in_the_answers_runs_nothing(wheel: Installation, tmp_path: P
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.slow
 def test_a_wheel_has_all_it_needs(wheel: Installation, tmp_path: Path) -> None:
     repo = started(wheel, tmp_path / "model")
     assert yaml.safe_load((repo / ANSWERS).read_text())["_commit"] == f"v{__version__}"
@@ -368,6 +371,7 @@ def test_a_wheel_has_all_it_needs(wheel: Installation, tmp_path: Path) -> None:
     assert ("workflow", "fail") not in checks
 
 
+@pytest.mark.slow
 def test_a_wheel_takes_the_older_template_from_the_platforms_repository(wheel: Installation, tmp_path: Path) -> None:
     repo = started(wheel, tmp_path / "model")
     (repo / "README.md").write_text((repo / "README.md").read_text() + "\nOurs.\n")

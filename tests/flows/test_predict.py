@@ -184,6 +184,7 @@ def test_a_full_disk_says_so_and_the_next_run_finishes(place: Path, cli: Cli) ->
 # ---------------------------------------------------------------- versions
 
 
+@pytest.mark.slow
 def test_a_version_a_stage_and_data_that_dvc_tracks(place: Path, cli: Cli, mlflow_server: str) -> None:
     name = f"flights-{uuid.uuid4().hex[:8]}"
     repo = place / "repo"

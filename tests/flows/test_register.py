@@ -90,6 +90,7 @@ def test_the_next_model_is_compared_with_the_one_in_the_stage(repo: ModelRepo, r
     assert outputs(run("register", repo, "--format", "json"))["version"] == "2"
 
 
+@pytest.mark.slow
 def test_what_the_rows_do_not_decide(repo: ModelRepo, run: Run, tracking: Tracking) -> None:
     """400 rows say 0.88 with an interval of about 0.84 to 0.91; what that means for 0.87 is on_inconclusive."""
     repo.spec(evaluate={"gates": [{"metric": "accuracy", "min": 0.87}], "on_inconclusive": "block"})
@@ -205,6 +206,7 @@ def test_a_stored_model_that_was_changed_is_refused(
     assert tracking.versions(repo.name) == []
 
 
+@pytest.mark.slow
 def test_a_dirty_tree_is_refused(repo: ModelRepo, run: Run) -> None:
     repo.write("extra.py", "x = 1\n")
     evaluated(run, repo)

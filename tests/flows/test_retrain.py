@@ -182,6 +182,7 @@ def test_an_alarm_becomes_one_pull_request_with_newer_data(repo: Repo) -> None:
     assert len(hub.pulls_of_branch(BRANCH, "all")) == 1
 
 
+@pytest.mark.slow
 def test_each_look_renews_the_one_comment_on_the_open_pull_request(repo: Repo) -> None:
     repo.write_look(ALARM)
     context = replace(repo.ctx, in_job=True)
@@ -281,6 +282,7 @@ def quarantine(repo: Repo, version: int, digest: str) -> None:
     repo.world.push("carol", {"promotion.yaml": render_promotion(spec).encode()}, "Roll back")
 
 
+@pytest.mark.slow
 def test_what_was_rolled_back_is_not_trained_again(repo: Repo) -> None:
     """Same data, code and parameters give the same bytes, and those may not be promoted: say so, propose nothing."""
     repo.write_look(ALARM)
@@ -313,6 +315,7 @@ def test_a_version_that_was_rolled_back_waits_for_nothing(repo: Repo) -> None:
     assert repo.retrain().outputs["pull-request"] == "1"
 
 
+@pytest.mark.slow
 def test_a_closed_proposal_is_not_made_again_until_the_data_differs(repo: Repo) -> None:
     repo.write_look(ALARM)
     number = int(repo.retrain().outputs["pull-request"])
@@ -323,6 +326,7 @@ def test_a_closed_proposal_is_not_made_again_until_the_data_differs(repo: Repo) 
     assert int(repo.retrain(force=True).outputs["pull-request"]) > number
 
 
+@pytest.mark.slow
 def test_a_refresh_that_fails_says_what_it_said(repo: Repo) -> None:
     repo.write_look(ALARM)
     (repo.folder / "broken").touch()
@@ -333,6 +337,7 @@ def test_a_refresh_that_fails_says_what_it_said(repo: Repo) -> None:
     assert repo.retrain().outputs["pull-request"]
 
 
+@pytest.mark.slow
 def test_a_refresh_that_hangs_is_stopped(repo: Repo) -> None:
     repo.write_look(ALARM)
     file = repo.folder / "model.yaml"
@@ -342,6 +347,7 @@ def test_a_refresh_that_hangs_is_stopped(repo: Repo) -> None:
         repo.retrain()
 
 
+@pytest.mark.slow
 def test_a_checkout_without_data_counts_train_and_test_together(repo: Repo) -> None:
     """A job's checkout has no data before the refresh, and the profile of a version knows only the sum."""
     file = repo.world.folder / "profile.json"
@@ -355,6 +361,7 @@ def test_a_checkout_without_data_counts_train_and_test_together(repo: Repo) -> N
     assert "data/train.csv |" not in body
 
 
+@pytest.mark.slow
 def test_two_at_once_propose_one_thing_and_training_ends_neither(repo: Repo) -> None:
     repo.write_look(ALARM)
     slow = (repo.folder / "refresh.py").read_text() + "import time; time.sleep(1)\n"

@@ -107,6 +107,7 @@ def test_from_the_command_line_it_takes_less_than_two_seconds(twice: Scene) -> N
     assert in_git(twice).stages["staging"].version == GOOD  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_failing_record_is_reported_and_finished_by_the_same_command(twice: Scene) -> None:
     offline = replace(twice.ctx, tracking_uri="http://127.0.0.1:9")
     report = serve.rollback(offline, "staging", to="previous", reason="slow")
@@ -138,6 +139,7 @@ def test_deploy_does_not_undo_a_rollback_that_git_does_not_know_yet(twice: Scene
     assert twice.live("staging") == BETTER
 
 
+@pytest.mark.slow
 def test_a_number_that_ran_here_comes_back_even_when_it_is_cold(twice: Scene) -> None:
     place = twice.place("staging")
     with states.changing(place) as state:

@@ -118,6 +118,7 @@ def test_with_nobody_to_tell_it_moves_traffic_and_the_next_deploy_tells(team: Te
     assert team.deployments == [GOOD, BETTER, GOOD]
 
 
+@pytest.mark.slow
 def test_a_third_version_does_not_make_it_forget_the_rollback(team: Team) -> None:
     """The bytes that were taken away must be refused from then on, although git asks for others by now."""
     team.roll_back(team.offline)
@@ -133,6 +134,7 @@ def test_a_third_version_does_not_make_it_forget_the_rollback(team: Team) -> Non
     assert (again.exit_code, again.deployed) == (0, None)
 
 
+@pytest.mark.slow
 def test_what_even_the_deploy_of_a_third_version_cannot_tell_stays_to_be_told(team: Team) -> None:
     team.roll_back(team.offline)
     team.flights.promote(staging=BROKEN)
@@ -146,6 +148,7 @@ def test_what_even_the_deploy_of_a_third_version_cannot_tell_stays_to_be_told(te
     assert (team.left(), team.quarantined()) == ([], [BETTER])
 
 
+@pytest.mark.slow
 def test_a_rollback_of_a_rollback_tells_git_of_both_in_their_order(team: Team) -> None:
     assert team.deploy(BROKEN).exit_code == 0
     team.roll_back(team.offline)
@@ -173,6 +176,7 @@ def test_what_git_says_already_is_not_said_twice(team: Team) -> None:
     assert team.deployments == [GOOD, BETTER, GOOD]
 
 
+@pytest.mark.slow
 def test_a_protected_branch_gets_a_pull_request_and_deploy_waits_for_its_merge(team: Team) -> None:
     world = team.flights.world
     protection.protect(world.forge, world.repo, "main", block_pushes=True, enforce_admins=True)

@@ -83,6 +83,7 @@ def test_people_have_a_say_in_a_rollout(flights: Scene, tmp_path: Path) -> None:
     assert flights.records() == [("staging", GOOD, "promotion"), ("staging", BETTER, "promotion")]
 
 
+@pytest.mark.slow
 def test_a_rollout_that_a_person_aborts_is_rolled_back_and_begins_anew_only_where_git_says_so(flights: Scene) -> None:
     serve.deploy(flights.ctx, None)
     with pytest.raises(NothingToDo, match="no rollout was aborted"):
@@ -99,6 +100,7 @@ def test_a_rollout_that_a_person_aborts_is_rolled_back_and_begins_anew_only_wher
     assert flow_rollout.status(flights.ctx, "staging").outputs["rollout"] == "aborted"
 
 
+@pytest.mark.slow
 def test_a_deploy_that_watches_hears_a_person_and_reaches_the_end_by_data(flights: Scene) -> None:
     """Real requests decide: two versions that both answer; the latency check is left to its own tests."""
     results: list[Any] = []

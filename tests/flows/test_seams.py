@@ -64,6 +64,7 @@ class Between:
         return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("function", "number"), [("prepare", 1), ("keep", 1), ("measured", 1), ("healthy", 1)])
 def test_a_rollback_in_the_middle_of_a_rollout_has_the_last_word(flights: Scene, function: str, number: int) -> None:
     flights.promote(staging=GOOD)
@@ -111,6 +112,7 @@ def test_a_rollback_while_deploy_looks_keeps_its_alias(flights: Scene) -> None:
     assert flights.tracking.alias(flights.name, "staging") == GOOD
 
 
+@pytest.mark.slow
 def test_a_merge_while_deploy_verifies_is_deployed_too(flights: Scene) -> None:
     flights.promote(staging=GOOD)
     job = open_job(flights.ctx)
@@ -121,6 +123,7 @@ def test_a_merge_while_deploy_verifies_is_deployed_too(flights: Scene) -> None:
     assert flights.tracking.alias(flights.name, "staging") == BETTER
 
 
+@pytest.mark.slow
 def test_a_rollback_to_what_was_rolled_back_is_not_written_into_git(flights: Scene) -> None:
     """Deploy would refuse the entry: git must never ask for what it quarantines."""
     for version in (GOOD, BETTER):

@@ -146,6 +146,7 @@ def test_a_machine_that_is_gone_loses_no_more_than_the_last_checkpoints(
         assert len([p for p in (tmp_path / "storage/files").rglob("*") if p.is_file()]) == 2, "the data stays"
 
 
+@pytest.mark.slow
 def test_what_lies_here_may_be_older_than_what_another_machine_saved(
     repo: ModelRepo, tmp_path: Path, mlflow_server: str, train: Train, tracking: Tracking
 ) -> None:
@@ -166,6 +167,7 @@ def test_what_lies_here_may_be_older_than_what_another_machine_saved(
     assert f"FIRST STEP {newest}" in done.stderr
 
 
+@pytest.mark.slow
 def test_checkpoints_that_cannot_be_had_or_kept_stop_nothing(
     repo: ModelRepo, tmp_path: Path, mlflow_server: str, train: Train, tracking: Tracking
 ) -> None:
@@ -349,6 +351,7 @@ def test_a_machine_that_does_not_fit_is_refused_before_anything_is_fetched(
 # ---------------------------------------------------------------- two runners whose clocks disagree
 
 
+@pytest.mark.slow
 def test_runners_whose_clocks_are_hours_apart_train_a_key_once(
     repo: ModelRepo, mlflow_server: str, tracking: Tracking, tmp_path: Path
 ) -> None:

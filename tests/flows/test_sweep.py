@@ -151,6 +151,7 @@ if str(params["c"]) in os.environ["MLP_STOPS_AT"] and not here:
 )
 
 
+@pytest.mark.slow
 def test_a_search_that_is_killed_goes_on_where_it_was(
     tmp_path: Path, call: Cli, tracking: Tracking, mlflow_server: str
 ) -> None:
@@ -178,6 +179,7 @@ def test_a_search_that_is_killed_goes_on_where_it_was(
     assert (repo.path / "data" / "test.csv").exists()
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_trials(tmp_path: Path, call: Cli, tracking: Tracking, mlflow_server: str) -> None:
     repo = repo_with(tmp_path, SCORED + "\ntime.sleep(0.4)\n", jobs=2)
     other = ModelRepo(path=tmp_path / "other" / "repo", name=repo.name)
@@ -204,6 +206,7 @@ PROGRESS = SCORED.replace(
 )
 
 
+@pytest.mark.slow
 def test_a_trial_that_falls_behind_is_ended(tmp_path: Path, call: Cli, tracking: Tracking) -> None:
     # The last point of this grid is the worst: the order is drawn by the seed, which is chosen for that.
     choice = [1, 2, 3, 4, 5, 9]

@@ -412,6 +412,7 @@ def test_sigterm_stops_gently_and_the_next_start_resumes_the_same_run(
     assert float(again.tags["mlp.train_seconds"]) > float(run.tags["mlp.train_seconds"])
 
 
+@pytest.mark.slow
 def test_another_machine_resumes_from_the_checkpoints(
     repo: ModelRepo, mlflow_server: str, train: Train, tracking: Tracking, tmp_path: Path
 ) -> None:

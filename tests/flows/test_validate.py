@@ -124,6 +124,7 @@ def test_broken_data_exits_3_and_says_what_and_where(repo: Path, cli: Cli, at: d
     assert "::error title=min::data/train.parquet distance: 1 value is below 0" in done.stdout
 
 
+@pytest.mark.slow
 def test_stale_data_exits_3(repo: Path, cli: Cli, at: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "now").write_text("2013-03-01T00:00:00+00:00")
     done = cli("validate", "-C", repo, **at)
@@ -179,6 +180,7 @@ def check_of(report: dict[str, Any], rule: str, file: str = "data/train.parquet"
     return next(c for c in report["data"]["files"][file]["checks"] if c["rule"] == rule)
 
 
+@pytest.mark.slow
 def test_columns_that_changed_since_the_last_version(repo: Path, cli: Cli, at: dict[str, str]) -> None:
     first = report_of(cli("validate", "-C", repo, "--format", "json", **at))
     assert check_of(first, "schema")["message"] == "the first version of this data"
@@ -195,6 +197,7 @@ def test_columns_that_changed_since_the_last_version(repo: Path, cli: Cli, at: d
     assert cli("validate", "-C", repo, **at).returncode == 3
 
 
+@pytest.mark.slow
 def test_an_earlier_version_that_is_not_here_is_said(repo: Path, cli: Cli, at: dict[str, str]) -> None:
     old = (repo / "data" / "train.parquet.dvc").read_text().partition("md5: ")[2][:32]
     write(repo, "train.parquet", ROWS.format(start=0, end=390))
@@ -230,6 +233,7 @@ def test_a_reference_that_nobody_tracks(repo: Path, cli: Cli, at: dict[str, str]
     assert "tracked neither by DVC nor by git" in done.stderr
 
 
+@pytest.mark.slow
 def test_training_data_may_be_a_folder(repo: Path, cli: Cli, at: dict[str, str]) -> None:
     (repo / "data" / "train").mkdir()
     for i in range(4):

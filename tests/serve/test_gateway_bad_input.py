@@ -29,6 +29,7 @@ def servers() -> Iterator[list[Server]]:
         yield [stack.enter_context(Server(value=float(n)).running()) for n in (1, 2)]
 
 
+@pytest.mark.slow
 def test_an_upstream_that_hangs_costs_its_own_requests_and_is_left_alone(tmp_path: Path, servers: list[Server]) -> None:
     well, hangs = servers
     hangs.delay = 60

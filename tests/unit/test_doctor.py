@@ -313,6 +313,7 @@ def test_data_that_can_be_written_anew_says_how(repo: Path) -> None:
     assert all(fix.startswith("python data/refresh.py && dvc add data/") for fix in fixes)
 
 
+@pytest.mark.slow
 def test_mlflow_that_is_gone_or_too_old_or_silent(repo: Path) -> None:
     def finding(uri: str) -> Finding:
         return one(examine(context(repo, tracking_uri=uri)).findings, "mlflow")

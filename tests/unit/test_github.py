@@ -113,6 +113,7 @@ def test_a_lost_answer_writes_no_second_comment(world: World) -> None:
     assert [c["body"] for c in comments] == ["<!-- marker -->\nsecond"]
 
 
+@pytest.mark.slow
 def test_any_one_answer_may_get_lost(world: World) -> None:
     """Each request of an opening, a comment and a commit in turn is done, but its answer never arrives."""
     expected = {}
@@ -274,6 +275,7 @@ def test_a_deployment_is_recorded_once(world: World) -> None:
     assert len(found) == 2
 
 
+@pytest.mark.slow
 def test_long_lists_are_read_to_the_end(world: World) -> None:
     for i in range(105):
         world.push("alice", {"notes.md": f"{i}\n".encode()}, f"Note {i}")

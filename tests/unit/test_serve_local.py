@@ -157,6 +157,7 @@ def test_a_killed_gateway_comes_back_on_its_port_without_refusing(place: Place, 
     assert ask(port, body())[0] == 200, "the supervisor holds the socket, so this client waited"
 
 
+@pytest.mark.slow
 def test_all_killed_the_next_call_finds_out_and_mends(place: Place, releases: dict[int, Release]) -> None:
     port = go_live(place, releases[1])
     told = states.read_json(place.processes_file)
@@ -353,6 +354,7 @@ def test_what_a_newer_mlp_ci_adds_to_the_state_is_passed_over(place: Place, rele
         del state.servers[2]
 
 
+@pytest.mark.slow
 def test_a_state_that_nobody_can_read_stops_nothing_and_all_of_it_can_be_stopped(
     place: Place, releases: dict[int, Release]
 ) -> None:

@@ -99,6 +99,7 @@ def test_pip_is_made_once_per_lock_and_used_again(repo: Path, tmp_path: Path) ->
     assert said
 
 
+@pytest.mark.slow
 def test_pip_without_uv_on_the_machine(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environments, "find_program", {}.get)
     folder, _ = make(repo, tmp_path / "cache", Environment.model_validate({"pip": "requirements.txt"}))
