@@ -129,7 +129,10 @@ class Town:
     model: str
     versions: dict[int, Version] = field(default_factory=dict)
     odd_workflows: bool = False  # whether a pull request brings workflows of its own
-    _http: httpx.Client = field(default_factory=lambda: httpx.Client(verify=False, timeout=60))
+    # Connections are given up before the forge does, which may be at the moment of the next request.
+    _http: httpx.Client = field(
+        default_factory=lambda: httpx.Client(verify=False, timeout=60, limits=httpx.Limits(keepalive_expiry=2))
+    )
 
     @property
     def forge(self) -> Forge:
