@@ -18,6 +18,7 @@ from mlp_ci.serve.gateway import ejecting
 from mlp_ci.serve.gateway.bodies import Form, Selection, Unreadable, first_row, predictions_of, rows_of
 from mlp_ci.serve.gateway.exchange import sampled
 from mlp_ci.serve.gateway.front import Client, Front
+from mlp_ci.serve.gateway.parquet import Part
 from mlp_ci.serve.gateway.plan import LogPlan, Plan
 from mlp_ci.serve.gateway.recorder import Frames, Recorder, difference_bin, framed
 from mlp_ci.serve.gateway.request import Request
@@ -352,3 +353,20 @@ def test_no_bytes_break_the_front(garbage: bytes, more: bytes, at: list[int]) ->
         wire, _ = asyncio.run(fed(cut(stream, at)))
         answers = re.findall(rb"HTTP/1\.1 (\d+) ", wire.sent)
         assert all(status in (b"100", b"200", b"400", b"413", b"431") for status in answers)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "logged"),
+    [
+        ([0.5, None], [0.5, None]),
+        ([True, None, False], [1.0, None, 0.0]),
+        (["late", None], ["late", None]),
+        ([["a", "b"], None], ['["a","b"]', None]),
+    ],
+)
+def test_a_prediction_that_is_missing_is_logged_as_missing(
+    predictions: list[Any], logged: list[Any], tmp_path: Path
+) -> None:
+    part = Part(LogPlan(tmp_path, "flights", "production", {}))
+    part.add((0.0, "id", 1, "stable", 2.0), [()] * len(predictions), predictions)
+    assert part.table()["prediction"].to_pylist() == logged

@@ -115,9 +115,10 @@ def _predicted(values: list[Any]) -> Any:
         return pa.array(values, pa.float64())
     except (pa.ArrowInvalid, pa.ArrowTypeError):
         pass
-    if all(isinstance(v, int | float) for v in values):  # true and false among them
-        return pa.array([float(v) for v in values], pa.float64())
-    return pa.array([v if isinstance(v, str) else orjson.dumps(v).decode() for v in values], pa.string())
+    if all(v is None or isinstance(v, int | float) for v in values):  # true and false among them
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    texts = [v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for v in values]
+    return pa.array(texts, pa.string())
 
 
 def _typed(values: list[Any], kind: str) -> Any:
