@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from mlp_ci.spec.serve import KubernetesServing
 
 NAME = "splitter"
-SPLIT, CONFIG = (
-    "mlp-ci/split",
-    "mlp-ci/gateway.yaml",
-)  # the label that tells splits apart; the annotation with all of it
+SPLIT = "mlp-ci/split"  # the label that tells splits apart
+CONFIG = "mlp-ci/gateway.yaml"  # the annotation with all of it
 FOLDER, FILE = "/etc/mlp-ci", "gateway.yaml"
 # One gateway carries at least what so many model servers answer.
 SERVERS_EACH = 4
